@@ -1,0 +1,494 @@
+package detectors
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/schemas/catalogue"
+)
+
+// DecisionVersion is the version of the code that decides. Raise it with every change that may give another
+// row for the same log: it is part of the fingerprint, hence of the epoch.
+const DecisionVersion = 1
+
+// Defaults of Options.
+const (
+	DefaultMergeHorizon = 2*time.Hour + 15*time.Minute // MFA details may take about 2 h to settle
+	DefaultAttemptGap   = 15 * time.Minute
+	DefaultRecentBytes  = 64 << 20
+	DefaultStateBytes   = 128 << 20
+)
+
+// Options configure an Engine. Zero values mean the defaults. All but Epoch take part in what an engine decides.
+type Options struct {
+	// Catalogue is what error codes and scenarios mean; required.
+	Catalogue *catalogue.Catalogue
+	// Thresholds of the windowed detections; the zero value means DefaultThresholds.
+	Thresholds Thresholds
+	// MergeHorizon is how long, by Kafka time of the raw messages, parts and versions of a record are united.
+	MergeHorizon time.Duration
+	// AttemptGap is the longest time between neighbours of one attempt, by event time.
+	AttemptGap time.Duration
+	// RecentBytes bounds the recent records that an engine keeps for merging and for rows that change later:
+	// the bytes of the records and 168 bytes for each. The store may exceed it by one record.
+	RecentBytes int64
+	// StateBytes bounds what an engine keeps of users with failures.
+	StateBytes int64
+	// Epoch is the upper part of the revisions.
+	Epoch uint16
+}
+
+// Engine is the state machine of one shard. It is not safe for concurrent use. Its memory is bounded by
+// Options.RecentBytes and Options.StateBytes, whatever the log holds; the fence takes 40 bytes per source partition.
+//
+// What a row says is final only as far as the engine remembers: a late failure emits the rows of later records anew
+// where they turn into repeated_failures (or out of it) and are among the user's 64 newest records of the recent store;
+// numbers in the evidence of rows that did not turn stay as they were when the row was emitted.
+type Engine struct {
+	options    Options
+	catalogue  *catalogue.Catalogue
+	thresholds Thresholds
+	classifier *classifier
+	epoch      uint16
+	stats      Stats
+
+	*state
+
+	// Scratch memory of one Apply.
+	dealer   Dealer
+	known    schemas.SignIn // the stored version of the record
+	united   schemas.SignIn
+	decoded  schemas.SignIn
+	view     View
+	affected []uint64
+	ofUser   []uint64
+	hasher   xxhash.Digest
+}
+
+// state is what a snapshot holds.
+type state struct {
+	fence    fence
+	recent   recentStore
+	attempts attempts
+	users    users
+}
+
+// Stats are plain numbers of an engine since it was made, for metrics. Sizes are current; nothing of it is in a snapshot
+// but the sizes.
+type Stats struct {
+	Messages         uint64 // calls of Apply
+	RepeatsFenced    uint64 // messages at or below the fence of their source, dropped
+	Empty            uint64 // messages without a record, dropped
+	Records          uint64 // records in a full role
+	Duplicates       uint64 // exact repeats of a record, from another place of the raw log
+	Merges           uint64 // parts and versions united with a known record
+	Replacements     uint64 // whole copies beyond the merge horizon that replaced a known record
+	Rows             uint64 // rows of diagnoses
+	Revised          uint64 // rows of diagnoses for records other than that of the message
+	Failures         uint64 // failures that counted
+	FailuresTooLate  uint64 // failures older than all kept ones of a user with more than are kept
+	Incidents        uint64 // incidents opened
+	Members          uint64 // rows of incident_members
+	Unreadable       uint64 // records of a damaged snapshot that could not be read back
+	RecordsEvicted   uint64 // records that left the recent store
+	UsersEvicted     uint64 // users with failures that were let go
+	RecentRecords    int64
+	RecentBytes      int64
+	AttemptGroups    int64
+	Users            int64 // users with failures
+	StateBytes       int64
+	SourcePartitions int64
+}
+
+// ErrSnapshotVersion is returned by RestoreSnapshot for a snapshot of another version: replay the log instead.
+var ErrSnapshotVersion = errors.New("snapshot has another version of the state format")
+
+// NewEngine returns an engine without history.
+func NewEngine(o Options) (*Engine, error) {
+	if o.Catalogue == nil {
+		return nil, errors.New("make engine: no catalogue")
+	}
+	if o.Thresholds == (Thresholds{}) {
+		o.Thresholds = DefaultThresholds()
+	}
+	if err := o.Thresholds.Validate(); err != nil {
+		return nil, fmt.Errorf("make engine: %w", err)
+	}
+	o.MergeHorizon = cmp.Or(o.MergeHorizon, DefaultMergeHorizon)
+	o.AttemptGap = cmp.Or(o.AttemptGap, DefaultAttemptGap)
+	o.RecentBytes = cmp.Or(o.RecentBytes, DefaultRecentBytes)
+	o.StateBytes = cmp.Or(o.StateBytes, DefaultStateBytes)
+	if o.MergeHorizon < 0 || o.AttemptGap < 0 || o.RecentBytes < 0 || o.StateBytes < 0 {
+		return nil, fmt.Errorf("make engine: merge horizon %s, attempt gap %s, recent bytes %d and state bytes %d must not be negative",
+			o.MergeHorizon, o.AttemptGap, o.RecentBytes, o.StateBytes)
+	}
+	e := &Engine{
+		options: o, catalogue: o.Catalogue, thresholds: o.Thresholds, epoch: o.Epoch,
+		classifier: newClassifier(o.Catalogue, o.Thresholds),
+	}
+	e.state = e.newState()
+	return e, nil
+}
+
+func (e *Engine) newState() *state {
+	s := new(state)
+	s.fence.init()
+	s.attempts.init(&s.recent, e.options.AttemptGap.Microseconds())
+	s.recent.init(e.options.RecentBytes, e.options.MergeHorizon.Milliseconds(), s.attempts.onEvict)
+	s.users.init(e.options.StateBytes)
+	return s
+}
+
+// SetEpoch sets the epoch of the revisions of all rows that follow. A snapshot does not hold it.
+func (e *Engine) SetEpoch(epoch uint16) { e.epoch = epoch }
+
+// Fingerprint identifies everything that decides beside the log itself: the code's DecisionVersion, the
+// thresholds, the bounds and the catalogue. Another fingerprint needs another epoch.
+func (e *Engine) Fingerprint() uint64 {
+	var b []byte
+	for _, v := range [...]uint64{
+		DecisionVersion, e.thresholds.Fingerprint(), e.catalogue.Fingerprint(), uint64(e.options.MergeHorizon),
+		uint64(e.options.AttemptGap), uint64(e.options.RecentBytes), uint64(e.options.StateBytes),
+	} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return xxhash.Sum64(b)
+}
+
+// Stats returns the engine's numbers.
+func (e *Engine) Stats() Stats {
+	s := e.stats
+	s.RecordsEvicted += e.recent.evicted
+	s.UsersEvicted += e.users.evicted
+	s.RecentRecords, s.RecentBytes = int64(e.recent.len()), e.recent.bytes
+	s.AttemptGroups = int64(len(e.attempts.groups))
+	s.Users, s.StateBytes = int64(len(e.users.index)), e.users.bytes()
+	s.SourcePartitions = int64(len(e.fence.sources))
+	return s
+}
+
+// Apply advances the state machine by one message of the entities topic at offset, and appends the rows that
+// it changed to out: at most one per key. It is deterministic: the rows depend on the messages so far and on
+// Options alone. msg may alias memory that is reused after the call; Apply does not change it.
+func (e *Engine) Apply(msg *schemas.EntityMessage, offset int64, out *Rows) {
+	e.stats.Messages++
+	if !e.fence.pass(msg.Source) {
+		e.stats.RepeatsFenced++
+		return
+	}
+	if msg.SignIn == nil {
+		e.stats.Empty++
+		return
+	}
+	// Memory is let go here and only here: rows of this call may alias what they found in the store.
+	e.recent.evict(msg.ReceivedMs)
+	e.users.evict(msg.ReceivedMs)
+	if schemas.RoleSet(msg.Roles)&fullRoles != 0 {
+		e.stats.Records++
+		e.applyRecord(msg.SignIn, msg.ReceivedMs, Revision(e.epoch, offset), out)
+	}
+}
+
+// applyRecord takes in one record in a full role.
+func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint64, out *Rows) {
+	id := e.dealer.identify(rec)
+	requestHash := schemas.Hash64(rec.RequestId)
+	meta := recentEntry{merge: id.key ^ requestHash*0x9e3779b97f4a7c15, user: id.key, request: requestHash, eventTime: rec.EventTime, received: received}
+
+	old := e.recent.find(meta.merge, id.key, rec.RequestId)
+	var before recentEntry // of the stored version
+	quiet := false
+	if old != 0 {
+		rec, quiet, old = e.unite(old, rec, received)
+		if rec == nil {
+			e.stats.Duplicates++
+			return
+		}
+	}
+	joined := false
+	if old != 0 {
+		before = *e.recent.at(old)
+		meta.eventTime, meta.received = before.eventTime, before.received
+		meta.attempt, meta.attemptTag, meta.outcomes = before.attempt, before.attemptTag, before.outcomes
+		meta.flags = before.flags & (entryAttempt | entryRepeated)
+	}
+	other := uint64(0)
+	if meta.flags&entryAttempt == 0 && id.known {
+		if key, ok := e.dealer.attemptKey(id.key, rec); ok {
+			meta.attempt, joined = key, true
+			meta.flags |= entryAttempt
+			other = e.recent.newestOfAttempt(key, id.key)
+		}
+	}
+	switch recordOutcome(rec, e.catalogue) {
+	case OutcomeSuccess:
+		meta.kind = kindSuccess
+	case OutcomeFailure:
+		meta.kind = kindFailure
+	}
+	meta.code = rec.ErrorCode
+	if isSilent(rec) {
+		meta.flags |= entrySilent
+	}
+	newerExists := false
+	if u := e.recent.newestOfUser(id.key); u != nil {
+		newerExists = u.userMax >= meta.eventTime
+	}
+	seq, err := e.recent.add(meta, rec)
+	if err != nil {
+		// A decoded message can always be encoded again; only memory that someone changes meanwhile could break it.
+		panic(fmt.Sprintf("encode record %q: %v", rec.RequestId, err))
+	}
+	if old != 0 {
+		e.recent.at(old).flags |= entryDead
+		e.attempts.replace(old, seq)
+	}
+	if joined {
+		e.attempts.join(seq, other)
+	}
+
+	e.affected = append(e.affected[:0], seq)
+	sum := e.attempts.sum(seq)
+	entry := e.recent.at(seq)
+	counts := countsAsFailure(rec, e.catalogue) && sum.outcomeOf(entry.instant()) != outcomeResolved
+	changedFrom, changed := int64(0), false // event time from which on the window changed
+	if entry.flags&entryGrouped != 0 {
+		for _, m := range e.attempts.groups[entry.attempt].members {
+			x := e.recent.at(m)
+			if m == seq || x.eventTime < sum.first || x.eventTime > sum.last {
+				continue
+			}
+			e.affected = append(e.affected, m)
+			// A prompt in a client without a person counts until a success follows it.
+			if x.flags&entryCounts != 0 && sum.outcomeOf(x.instant()) == outcomeResolved {
+				x.flags &^= entryCounts
+				if e.forget(id.key, e.recent.requestID(x), x.request) && (!changed || x.eventTime < changedFrom) {
+					changedFrom, changed = x.eventTime, true
+				}
+			}
+		}
+	}
+	if id.known && id.role == schemas.Role_ROLE_USER {
+		if e.count(id.key, rec, entry, &before, counts, received, out, revision) {
+			changedFrom, changed = min(cmp.Or(changedFrom, entry.eventTime), entry.eventTime), true
+		}
+	}
+	if changed && (newerExists || changedFrom < entry.eventTime) {
+		limit := max(changedFrom, entry.eventTime) + e.thresholds.RepeatedFailures.Window.Microseconds()
+		e.ofUser = e.recent.ofUser(e.ofUser[:0], id.key, maxRevisedRecords)
+		for _, x := range e.ofUser {
+			if t := e.recent.at(x).eventTime; t >= changedFrom && t < limit {
+				e.affected = append(e.affected, x)
+			}
+		}
+	}
+
+	slices.Sort(e.affected)
+	e.affected = slices.Compact(e.affected)
+	for _, x := range e.affected {
+		if x != seq {
+			e.emit(x, nil, false, revision, out)
+		}
+	}
+	e.emit(seq, rec, !quiet, revision, out)
+}
+
+// maxRevisedRecords bounds the records of a user that a late failure looks at.
+const maxRevisedRecords = 64
+
+// unite joins a record with its stored version. It returns the record to go on with, nil for an exact repeat; whether the row
+// stays the same all the same; and the stored version that it takes the place of, 0 where they turn out to be different records.
+func (e *Engine) unite(old uint64, rec *schemas.SignIn, received int64) (*schemas.SignIn, bool, uint64) {
+	o := e.recent.at(old)
+	if err := e.recent.record(o, &e.known); err != nil {
+		e.stats.Unreadable++
+		return rec, false, old
+	}
+	if e.known.EqualVT(rec) {
+		return nil, true, old
+	}
+	if !schemas.IsGroupingID(rec.RequestId) && e.known.EventTime != rec.EventTime {
+		return rec, false, 0 // an id such as "" or zeros that many records share
+	}
+	if horizon := e.recent.horizon; o.received != 0 && received != 0 && received-o.received > horizon {
+		if rec.ProcessingTime != 0 && rec.ProcessingTime < e.known.ProcessingTime {
+			return nil, true, old // an old copy says nothing new
+		}
+		e.stats.Replacements++
+		return rec, false, old
+	}
+	mergeRecords(&e.united, &e.known, rec)
+	processed := e.united.ProcessingTime
+	e.united.ProcessingTime = e.known.ProcessingTime
+	same := e.united.EqualVT(&e.known)
+	e.united.ProcessingTime = processed
+	if same && processed == e.known.ProcessingTime {
+		return nil, true, old
+	}
+	e.stats.Merges++
+	return &e.united, same, old
+}
+
+// count brings the user's window up to date with a record, tells the user's incident, and reports whether the count of
+// failures changed.
+func (e *Engine) count(key uint64, rec *schemas.SignIn, entry, before *recentEntry, counts bool, received int64, out *Rows, revision uint64) bool {
+	u := e.users.get(key)
+	if !counts && u == nil {
+		return false
+	}
+	if u == nil {
+		u = e.users.create(key)
+		u.tenant = e.users.texts.holdWhole(rec.TenantId)
+		u.name = e.users.texts.hold(cmp.Or(rec.UserPrincipalName, rec.SignInIdentifier, rec.UserId))
+		e.ofUser = e.recent.ofUser(e.ofUser[:0], key, maxRevisedRecords)
+		for _, seq := range e.ofUser {
+			if x := e.recent.at(seq); x.kind == kindSuccess {
+				u.addSuccess(keptSuccess{x.eventTime, x.request, x.flags&entrySilent != 0})
+			}
+		}
+		e.users.touch(u, userSize, received)
+	}
+	size := u.size()
+	changed, said := false, false
+	at := -1
+	if counts {
+		entry.flags |= entryCounts
+		code := e.catalogue.Code(rec.ErrorCode)
+		wrong := code != nil && code.PasswordWasWrong()
+		if at = e.users.findFailure(u, rec.RequestId, entry.request); at < 0 {
+			at = e.users.addFailure(u, e.users.newFailure(rec, entry.eventTime, entry.request, wrong))
+			if at < 0 {
+				e.stats.FailuresTooLate++
+			} else {
+				e.stats.Failures++
+				changed = true
+			}
+		} else {
+			// Counted already: the newer version of the record only brings its words.
+			f := &u.failures[at]
+			now := e.users.newFailure(rec, f.time, f.hash, wrong)
+			now.incident, now.flags = f.incident, now.flags|f.flags&failureMember
+			e.users.releaseFailure(f)
+			*f = now
+			said = true
+		}
+	} else if before.flags&entryCounts != 0 {
+		if i := e.users.findFailure(u, rec.RequestId, entry.request); i >= 0 {
+			e.users.removeFailure(u, i)
+			changed = true
+		}
+	}
+	switch {
+	case entry.kind == kindSuccess:
+		said = u.addSuccess(keptSuccess{entry.eventTime, entry.request, entry.flags&entrySilent != 0}) || said
+	case before.user != 0 && before.kind == kindSuccess:
+		said = u.removeSuccess(entry.request) || said
+	}
+	if at >= 0 && changed {
+		if number := e.grow(u, at, out, revision); number != 0 {
+			e.tell(u, number, out, revision)
+		}
+	} else if changed || said {
+		window := e.thresholds.RepeatedFailures.Window.Microseconds()
+		if inc := u.incidentAt(entry.eventTime, window); inc != nil && !inc.indifferentTo(entry) {
+			e.tell(u, inc.number, out, revision)
+		}
+	}
+	e.users.touch(u, size, received)
+	return changed
+}
+
+// forget takes a failure back that no longer counts.
+func (e *Engine) forget(key uint64, requestID string, hash uint64) bool {
+	u := e.users.get(key)
+	if u == nil {
+		return false
+	}
+	i := e.users.findFailure(u, requestID, hash)
+	if i < 0 {
+		return false
+	}
+	size := u.size()
+	e.users.removeFailure(u, i)
+	e.users.touch(u, size, 0)
+	return true
+}
+
+// emit appends the row of an entry, when it is forced or says something else than the entry's last row. rec is the
+// entry's record where it is at hand.
+func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uint64, out *Rows) {
+	entry := e.recent.at(seq)
+	sum := e.attempts.sum(seq)
+	outcome, attempt := sum.outcomeOf(entry.instant()), sum.outcome()
+	outcomes := outcome | attempt<<2
+	u := e.users.get(entry.user)
+	repeated := uint8(0)
+	if u != nil {
+		_, _, count, _ := u.window(entry.eventTime, e.thresholds.RepeatedFailures.Window.Microseconds())
+		if count >= int64(e.thresholds.RepeatedFailures.Count) {
+			repeated = entryRepeated
+		}
+	}
+	if !forced && outcomes == entry.outcomes && sum.earliest.hash == entry.attemptTag && repeated == entry.flags&entryRepeated {
+		return
+	}
+	if rec == nil {
+		if err := e.recent.record(entry, &e.decoded); err != nil {
+			e.stats.Unreadable++
+			return
+		}
+		rec = &e.decoded
+		e.stats.Revised++
+	}
+	entry.outcomes, entry.attemptTag = outcomes, sum.earliest.hash
+	entry.flags = entry.flags&^entryRepeated | repeated
+
+	v := &e.view
+	v.SignIn, v.Outcome = rec, outcomeNames[outcome]
+	v.Attempt = AttemptView{
+		ID: e.attempts.attemptID(&sum), Outcome: attemptNames[attempt],
+		Successes: int(sum.successes), Failures: int(sum.failures), Interrupts: int(sum.interrupts),
+		First: sum.first, Last: sum.last, LastFailureCode: sum.lastFailureCode,
+	}
+	var member *incidentState
+	if u != nil {
+		e.users.view(u, entry.eventTime, rec.IpAddress, e.thresholds.RepeatedFailures, entry.flags&entryCounts != 0, &v.Failures)
+		if entry.flags&entryCounts != 0 {
+			member = e.users.incidentOf(u, rec.RequestId, entry.request)
+		}
+	} else {
+		v.Failures.reset()
+	}
+	d := nextDiagnosis(out)
+	if member != nil {
+		v.Failures.IncidentID = member.idString()
+		d.Incidents = append(d.Incidents, v.Failures.IncidentID)
+	}
+	e.classifier.classify(v, d)
+	d.RequestID, d.CorrelationID, d.TenantID = rec.RequestId, rec.CorrelationId, rec.TenantId
+	d.EventTime, d.ReceivedTime = entry.eventTime, entry.received
+	d.Outcome, d.AttemptID, d.AttemptOutcome = v.Outcome, v.Attempt.ID, v.Attempt.Outcome
+	d.Revision = revision
+	e.stats.Rows++
+}
+
+// nextDiagnosis appends an empty diagnosis that reuses the memory of an earlier one at its place.
+func nextDiagnosis(out *Rows) *Diagnosis {
+	if n := len(out.Diagnoses); n < cap(out.Diagnoses) {
+		out.Diagnoses = out.Diagnoses[:n+1]
+	} else {
+		out.Diagnoses = append(out.Diagnoses, Diagnosis{})
+	}
+	d := &out.Diagnoses[len(out.Diagnoses)-1]
+	evidence := d.Evidence
+	evidence.Reset()
+	*d = Diagnosis{Also: d.Also[:0], Unknown: d.Unknown[:0], Incidents: d.Incidents[:0], Evidence: evidence}
+	return d
+}

@@ -1,0 +1,176 @@
+package detectors
+
+import "github.com/signindiag/signindiag/schemas/catalogue"
+
+// evidenceKeys holds the keys that scenarios set, looked up once.
+type evidenceKeys struct {
+	failureReason           *catalogue.EvidenceKey
+	additionalDetails       *catalogue.EvidenceKey
+	interactive             *catalogue.EvidenceKey
+	city                    *catalogue.EvidenceKey
+	country                 *catalogue.EvidenceKey
+	network                 *catalogue.EvidenceKey
+	autonomousSystem        *catalogue.EvidenceKey
+	operatingSystem         *catalogue.EvidenceKey
+	browser                 *catalogue.EvidenceKey
+	userAgent               *catalogue.EvidenceKey
+	device                  *catalogue.EvidenceKey
+	deviceID                *catalogue.EvidenceKey
+	deviceTrust             *catalogue.EvidenceKey
+	deviceCompliant         *catalogue.EvidenceKey
+	deviceManaged           *catalogue.EvidenceKey
+	authenticationProtocol  *catalogue.EvidenceKey
+	transferMethod          *catalogue.EvidenceKey
+	tokenIssuer             *catalogue.EvidenceKey
+	servicePrincipal        *catalogue.EvidenceKey
+	servicePrincipalID      *catalogue.EvidenceKey
+	appID                   *catalogue.EvidenceKey
+	conditionalAccessStatus *catalogue.EvidenceKey
+	passwordCorrect         *catalogue.EvidenceKey
+	unknownCode             *catalogue.EvidenceKey
+	noCode                  *catalogue.EvidenceKey
+	attemptRecords          *catalogue.EvidenceKey
+	attemptFailureCode      *catalogue.EvidenceKey
+	mfaDemandedBy           *catalogue.EvidenceKey
+	mfaDemandedByRisk       *catalogue.EvidenceKey
+	mfaRequired             *catalogue.EvidenceKey
+	mfaSatisfied            *catalogue.EvidenceKey
+	mfaMethod               *catalogue.EvidenceKey
+	mfaResult               *catalogue.EvidenceKey
+	mfaDenied               *catalogue.EvidenceKey
+	mfaFraud                *catalogue.EvidenceKey
+	mfaNoAnswer             *catalogue.EvidenceKey
+	mfaWrongCode            *catalogue.EvidenceKey
+	mfaNoMethod             *catalogue.EvidenceKey
+	mfaPolicies             *catalogue.EvidenceKey
+	policies                *catalogue.EvidenceKey
+	policyIDs               *catalogue.EvidenceKey
+	unmetControls           *catalogue.EvidenceKey
+	matchedConditions       *catalogue.EvidenceKey
+	matchedRules            *catalogue.EvidenceKey
+	policiesApplied         *catalogue.EvidenceKey
+	reportOnlyPolicies      *catalogue.EvidenceKey
+	authenticationStrength  *catalogue.EvidenceKey
+	riskLevel               *catalogue.EvidenceKey
+	riskLevelAggregated     *catalogue.EvidenceKey
+	riskState               *catalogue.EvidenceKey
+	riskDetail              *catalogue.EvidenceKey
+	riskEvents              *catalogue.EvidenceKey
+	riskUser                *catalogue.EvidenceKey
+	userType                *catalogue.EvidenceKey
+	homeTenant              *catalogue.EvidenceKey
+	resourceTenant          *catalogue.EvidenceKey
+	crossTenantAccess       *catalogue.EvidenceKey
+	legacyClient            *catalogue.EvidenceKey
+	legacyBlocked           *catalogue.EvidenceKey
+	redirectURL             *catalogue.EvidenceKey
+	credentialType          *catalogue.EvidenceKey
+	credentialKeyID         *catalogue.EvidenceKey
+	missedBy                *catalogue.EvidenceKey
+	lockoutCause            *catalogue.EvidenceKey
+	failures48h             *catalogue.EvidenceKey
+	failuresAtLeast         *catalogue.EvidenceKey
+	failuresFirst           *catalogue.EvidenceKey
+	failuresLast            *catalogue.EvidenceKey
+	failureCodes            *catalogue.EvidenceKey
+	failureApplications     *catalogue.EvidenceKey
+	failureAddresses        *catalogue.EvidenceKey
+	failureClientApps       *catalogue.EvidenceKey
+	failureOperatingSystems *catalogue.EvidenceKey
+	failureDevices          *catalogue.EvidenceKey
+	failureManyAddresses    *catalogue.EvidenceKey
+	successesBetween        *catalogue.EvidenceKey
+	regularSeconds          *catalogue.EvidenceKey
+	wrongPasswords          *catalogue.EvidenceKey
+}
+
+// newEvidenceKeys looks the keys up. It panics where the catalogue lacks one.
+func newEvidenceKeys(cat *catalogue.Catalogue) evidenceKeys {
+	key := func(name string) *catalogue.EvidenceKey {
+		k := cat.Evidence(name)
+		if k == nil {
+			panic("catalogue lacks the evidence key " + name)
+		}
+		return k
+	}
+	return evidenceKeys{
+		failureReason:           key("failure_reason"),
+		additionalDetails:       key("additional_details"),
+		interactive:             key("interactive"),
+		city:                    key("city"),
+		country:                 key("country"),
+		network:                 key("network"),
+		autonomousSystem:        key("autonomous_system"),
+		operatingSystem:         key("operating_system"),
+		browser:                 key("browser"),
+		userAgent:               key("user_agent"),
+		device:                  key("device"),
+		deviceID:                key("device_id"),
+		deviceTrust:             key("device_trust"),
+		deviceCompliant:         key("device_compliant"),
+		deviceManaged:           key("device_managed"),
+		authenticationProtocol:  key("authentication_protocol"),
+		transferMethod:          key("transfer_method"),
+		tokenIssuer:             key("token_issuer"),
+		servicePrincipal:        key("service_principal"),
+		servicePrincipalID:      key("service_principal_id"),
+		appID:                   key("app_id"),
+		conditionalAccessStatus: key("conditional_access_status"),
+		passwordCorrect:         key("password_correct"),
+		unknownCode:             key("unknown_code"),
+		noCode:                  key("no_code"),
+		attemptRecords:          key("attempt_records"),
+		attemptFailureCode:      key("attempt_failure_code"),
+		mfaDemandedBy:           key("mfa_demanded_by"),
+		mfaDemandedByRisk:       key("mfa_demanded_by_risk"),
+		mfaRequired:             key("mfa_required"),
+		mfaSatisfied:            key("mfa_satisfied"),
+		mfaMethod:               key("mfa_method"),
+		mfaResult:               key("mfa_result"),
+		mfaDenied:               key("mfa_denied"),
+		mfaFraud:                key("mfa_fraud"),
+		mfaNoAnswer:             key("mfa_no_answer"),
+		mfaWrongCode:            key("mfa_wrong_code"),
+		mfaNoMethod:             key("mfa_no_method"),
+		mfaPolicies:             key("mfa_policies"),
+		policies:                key("policies"),
+		policyIDs:               key("policy_ids"),
+		unmetControls:           key("unmet_controls"),
+		matchedConditions:       key("matched_conditions"),
+		matchedRules:            key("matched_rules"),
+		policiesApplied:         key("policies_applied"),
+		reportOnlyPolicies:      key("report_only_policies"),
+		authenticationStrength:  key("authentication_strength"),
+		riskLevel:               key("risk_level"),
+		riskLevelAggregated:     key("risk_level_aggregated"),
+		riskState:               key("risk_state"),
+		riskDetail:              key("risk_detail"),
+		riskEvents:              key("risk_events"),
+		riskUser:                key("risk_user"),
+		userType:                key("user_type"),
+		homeTenant:              key("home_tenant"),
+		resourceTenant:          key("resource_tenant"),
+		crossTenantAccess:       key("cross_tenant_access"),
+		legacyClient:            key("legacy_client"),
+		legacyBlocked:           key("legacy_blocked"),
+		redirectURL:             key("redirect_url"),
+		credentialType:          key("credential_type"),
+		credentialKeyID:         key("credential_key_id"),
+		missedBy:                key("missed_by"),
+		lockoutCause:            key("lockout_cause"),
+		failures48h:             key("failures_48h"),
+		failuresAtLeast:         key("failures_at_least"),
+		failuresFirst:           key("failures_first"),
+		failuresLast:            key("failures_last"),
+		failureCodes:            key("failure_codes"),
+		failureApplications:     key("failure_applications"),
+		failureAddresses:        key("failure_addresses"),
+		failureClientApps:       key("failure_client_apps"),
+		failureOperatingSystems: key("failure_operating_systems"),
+		failureDevices:          key("failure_devices"),
+		failureManyAddresses:    key("failure_many_addresses"),
+		successesBetween:        key("successes_between"),
+		regularSeconds:          key("regular_seconds"),
+		wrongPasswords:          key("wrong_passwords"),
+	}
+}

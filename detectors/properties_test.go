@@ -1,0 +1,446 @@
+package detectors
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/schemas/catalogue"
+)
+
+// catalogueOnce is the catalogue of property tests, whose inner functions have no testing.TB to load it with.
+var catalogueOnce *catalogue.Catalogue
+
+func setCatalogue(t testing.TB) {
+	t.Helper()
+	catalogueOnce = testCatalogue(t)
+}
+
+var testCodes = []int32{codeSuccess, codeSuccess, codeWrong, codeWrong, codePrompt, 50140, codeLocked, 53003, 500121}
+
+// drawRecords draws records of a few users with shared correlation ids, some of them in parts and versions, within so many hours.
+func drawRecords(t *rapid.T, most, hours int) []*schemas.SignIn {
+	var out []*schemas.SignIn
+	for n := range rapid.IntRange(1, most).Draw(t, "records") {
+		user := rapid.IntRange(0, 2).Draw(t, "user")
+		after := int64(rapid.IntRange(0, hours*60).Draw(t, "minute")) * testMinute
+		r := testRecord(n, user, after, rapid.SampledFrom(testCodes).Draw(t, "code"), withCorrelation(rapid.IntRange(0, 3).Draw(t, "correlation")))
+		r.IpAddress = fmt.Sprintf("203.0.113.%d", rapid.IntRange(1, 3).Draw(t, "address"))
+		if rapid.IntRange(0, 9).Draw(t, "silent") == 0 {
+			r.Category, r.IsInteractive = schemas.Category_CATEGORY_NON_INTERACTIVE_USER, schemas.Tri_TRI_FALSE
+		}
+		if rapid.IntRange(0, 9).Draw(t, "nobody") == 0 {
+			r.UserId, r.UserPrincipalName = "", ""
+		}
+		if rapid.IntRange(0, 9).Draw(t, "odd id") == 0 {
+			r.CorrelationId = rapid.SampledFrom([]string{"", allZeros, "x-1"}).Draw(t, "id")
+		}
+		out = append(out, r)
+		for v := range rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(t, "versions") {
+			again := r.CloneVT()
+			if rapid.Bool().Draw(t, "changed") {
+				again.ProcessingTime += int64(v+1) * 1e6
+				again.Policies = []*schemas.Policy{{Id: testGUID(9, v), Result: "success"}}
+				if rapid.Bool().Draw(t, "status") {
+					again.ErrorCode = rapid.SampledFrom(testCodes).Draw(t, "new code")
+				}
+			}
+			out = append(out, again)
+		}
+	}
+	return out
+}
+
+func shuffled(t *rapid.T, records []*schemas.SignIn) []*schemas.SignIn {
+	out := slices.Clone(records)
+	r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 1))
+	r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// rapidFeeder is a feeder whose failures are rapid's.
+func rapidFeeder(t *rapid.T, o Options) *feeder {
+	o.Catalogue = catalogueOnce
+	e, err := NewEngine(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &feeder{engine: e, t: t, received: 1, diagnoses: map[string]Diagnosis{}, incidents: map[string]Incident{}, members: map[string]IncidentMember{}}
+}
+
+// The window of failures is what a look at the whole history would count, however late and often records come.
+func TestWindowEqualsWholeHistory(t *testing.T) {
+	setCatalogue(t)
+	rapid.Check(t, func(t *rapid.T) {
+		f := rapidFeeder(t, Options{})
+		// Up to 60 records over 40 hours: below the bound of kept failures, and no more than 48 hours late.
+		records := drawRecords(t, 25, 40)
+		for _, r := range records {
+			r.CorrelationId = r.RequestId // attempts of one: no prompt is resolved
+		}
+		records = shuffled(t, append(records, records[:rapid.IntRange(0, len(records)).Draw(t, "repeated")]...))
+		for i, r := range records {
+			f.add(r)
+			// Whole history: the newest version of each record so far.
+			newest := map[string]*schemas.SignIn{}
+			for _, x := range records[:i+1] {
+				if old := newest[x.RequestId]; old == nil || x.ProcessingTime >= old.ProcessingTime {
+					newest[x.RequestId] = x
+				}
+			}
+			for user := range 3 {
+				for _, at := range []int64{r.EventTime - testStart, 10 * testHour, 40 * testHour, 70 * testHour} {
+					var want FailureView
+					wrong := int64(0)
+					for _, x := range newest {
+						id := testGUID(2, user)
+						if x.UserId != id || !countsAsFailure(x, catalogueOnce) || x.EventTime > testStart+at || x.EventTime <= testStart+at-48*testHour {
+							continue
+						}
+						if want.Count == 0 || x.EventTime < want.First {
+							want.First = x.EventTime
+						}
+						want.Count++
+						want.Last = max(want.Last, x.EventTime)
+						if catalogueOnce.Code(x.ErrorCode).PasswordWasWrong() {
+							wrong++
+						}
+					}
+					got := f.window(user, at)
+					if got.Count != want.Count || got.AtLeast || got.First != want.First || got.Last != want.Last ||
+						got.Repeated != (want.Count >= 5) || got.WrongPasswords != wrong {
+						t.Fatalf("record %d, user %d at %d min: got %+v, want %+v with %d wrong passwords", i, user, at/testMinute, got, want, wrong)
+					}
+				}
+			}
+		}
+	})
+}
+
+// apply applies messages from..to and appends clones of their rows.
+func applyAll(e *Engine, log []*schemas.EntityMessage, from, to int, out *Rows) {
+	var rows Rows
+	for i := from; i < to; i++ {
+		rows.Reset()
+		e.Apply(log[i], int64(i), &rows)
+		out.AppendClone(&rows)
+	}
+}
+
+func drawLog(t *rapid.T, most, hours int) []*schemas.EntityMessage {
+	var log []*schemas.EntityMessage
+	received := testStart / 1000
+	for i, r := range shuffled(t, drawRecords(t, most, hours)) {
+		received += int64(rapid.SampledFrom([]int{0, 1000, 60_000, 3_600_000, 30 * 3_600_000}).Draw(t, "pause"))
+		role := schemas.Role_ROLE_USER
+		offset := int64(i)
+		if i > 0 && rapid.IntRange(0, 9).Draw(t, "repeat") == 0 {
+			offset--
+		}
+		log = append(log, &schemas.EntityMessage{Source: &schemas.Source{Topic: 1, Partition: uint32(i % 3), Offset: offset}, Roles: uint32(schemas.Roles(role)), ReceivedMs: received, SignIn: r})
+	}
+	return log
+}
+
+// A snapshot taken anywhere and restored into a new engine goes on byte for byte, whatever the bounds.
+func TestSnapshotAnywhere(t *testing.T) {
+	setCatalogue(t)
+	rapid.Check(t, func(t *rapid.T) {
+		o := Options{Catalogue: catalogueOnce}
+		if rapid.Bool().Draw(t, "small") {
+			o.RecentBytes, o.StateBytes = int64(rapid.IntRange(1, 8000).Draw(t, "recent")), int64(rapid.IntRange(1, 6000).Draw(t, "state"))
+		}
+		log := drawLog(t, 30, 100)
+		make := func() *Engine {
+			e, err := NewEngine(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		}
+		whole, parts := make(), make()
+		var want, got Rows
+		applyAll(whole, log, 0, len(log), &want)
+		at := 0
+		for at < len(log) {
+			to := min(len(log), at+rapid.IntRange(1, 20).Draw(t, "part"))
+			applyAll(parts, log, at, to, &got)
+			at = to
+			snapshot := parts.AppendSnapshot([]byte("before"))[len("before"):]
+			next := make()
+			if err := next.RestoreSnapshot(bytes.Clone(snapshot)); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(next.AppendSnapshot(nil), snapshot) {
+				t.Fatal("a restored engine writes another snapshot")
+			}
+			s, n := parts.Stats(), next.Stats()
+			if s.StateBytes != n.StateBytes || s.RecentBytes != n.RecentBytes || s.Users != n.Users || s.AttemptGroups != n.AttemptGroups || s.RecentRecords != n.RecentRecords {
+				t.Fatalf("sizes differ: %+v, restored %+v", s, n)
+			}
+			parts = next
+		}
+		if diff := gocmp.Diff(want, got, compareRows); diff != "" {
+			t.Error(diff)
+		}
+		if !bytes.Equal(whole.AppendSnapshot(nil), parts.AppendSnapshot(nil)) {
+			t.Error("final states differ")
+		}
+	})
+}
+
+// final is what of a row must not depend on the order in which records came.
+type final struct {
+	request, correlation, outcome, attempt, attemptOutcome string
+	code                                                   int32
+	repeated                                               bool
+}
+
+func (f *feeder) final() (out []final) {
+	for _, d := range f.diagnoses {
+		out = append(out, final{d.RequestID, d.CorrelationID, d.Outcome, d.AttemptID, d.AttemptOutcome, d.ErrorCode, slices.Contains(d.Also, "repeated_failures")})
+	}
+	slices.SortFunc(out, func(a, b final) int { return cmp.Compare(a.request, b.request) })
+	return out
+}
+
+func (f *feeder) stories() (out []Incident) {
+	for _, i := range f.incidents {
+		out = append(out, i)
+	}
+	slices.SortFunc(out, func(a, b Incident) int {
+		return cmp.Or(cmp.Compare(a.EntityValue, b.EntityValue), cmp.Compare(a.FirstSeen, b.FirstSeen))
+	})
+	return out
+}
+
+// Another order, with repeats, gives the same final rows; only revisions, and the id of an incident, tell of the order.
+func TestOrderDoesNotMatter(t *testing.T) {
+	setCatalogue(t)
+	rapid.Check(t, func(t *rapid.T) {
+		records := drawRecords(t, 40, 40)
+		// Versions of one record differ in processing time, else nothing tells which is the newer. They keep the status: a
+		// failure that a later version takes back may leave its incident behind.
+		codes := map[string]int32{}
+		for i, r := range records {
+			if code, ok := codes[r.RequestId]; ok {
+				r.ErrorCode = code
+			}
+			codes[r.RequestId] = r.ErrorCode
+			r.ProcessingTime += int64(i)
+			// Prompts that count until they are resolved would open incidents that depend on the order.
+			if r.ErrorCode == codePrompt || r.ErrorCode == 50140 {
+				r.Category, r.IsInteractive = schemas.Category_CATEGORY_SIGN_IN, schemas.Tri_TRI_TRUE
+			}
+		}
+		a, b := rapidFeeder(t, Options{}), rapidFeeder(t, Options{})
+		a.add(shuffled(t, records)...)
+		b.add(shuffled(t, append(records, records[:rapid.IntRange(0, len(records)).Draw(t, "repeated")]...))...)
+		if diff := gocmp.Diff(a.final(), b.final(), gocmp.AllowUnexported(final{})); diff != "" {
+			t.Error(diff)
+		}
+		ignore := cmpopts.IgnoreFields(Incident{}, "IncidentID", "Revision")
+		if diff := gocmp.Diff(a.stories(), b.stories(), compareRows, ignore); diff != "" {
+			t.Error(diff)
+		}
+		if len(a.members) != len(b.members) {
+			t.Errorf("%d and %d members", len(a.members), len(b.members))
+		}
+	})
+}
+
+// The number of shards does not show in the rows.
+func TestShardsDoNotMatter(t *testing.T) {
+	setCatalogue(t)
+	rapid.Check(t, func(t *rapid.T) {
+		log := drawLog(t, 30, 100)
+		for _, m := range log {
+			m.ReceivedMs = testStart / 1000 // the horizon is measured by each shard's own messages
+		}
+		run := func(partitions uint32) []Diagnosis {
+			engines := make([]*Engine, partitions)
+			for i := range engines {
+				e, err := NewEngine(Options{Catalogue: catalogueOnce})
+				if err != nil {
+					t.Fatal(err)
+				}
+				engines[i] = e
+			}
+			var d Dealer
+			var out Rows
+			for i, m := range log {
+				d.Deal(m.SignIn, partitions, WantedRoles(), func(p uint32, roles schemas.RoleSet) {
+					x := m.CloneVT()
+					x.Roles = uint32(roles)
+					x.Source = &schemas.Source{Topic: 1, Offset: int64(i)}
+					applyAll(engines[p], []*schemas.EntityMessage{x}, 0, 1, &out)
+				})
+			}
+			return out.Diagnoses
+		}
+		strip := cmpopts.IgnoreFields(Diagnosis{}, "Revision")
+		if diff := gocmp.Diff(run(1), run(uint32(rapid.IntRange(2, 9).Draw(t, "shards"))), compareRows, strip); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestRestoreRefuses(t *testing.T) {
+	f := newFeeder(t, Options{})
+	for n := range 30 {
+		f.add(testRecord(n, n%3, int64(n)*testMinute, testCodes[n%len(testCodes)], withCorrelation(n%4)))
+	}
+	good := f.engine.AppendSnapshot(nil)
+	e := newFeeder(t, Options{}).engine
+	for n := range good {
+		if err := e.RestoreSnapshot(good[:n]); err == nil {
+			t.Fatalf("a snapshot cut at byte %d was taken", n)
+		}
+	}
+	if err := e.RestoreSnapshot(append(bytes.Clone(good), 0)); err == nil {
+		t.Error("a snapshot with a byte too many was taken")
+	}
+	if e.Stats().RecentRecords != 0 {
+		t.Error("a refused snapshot changed the engine")
+	}
+	other := bytes.Clone(good)
+	other[len(snapshotMagic)] = SnapshotVersion + 1
+	if err := e.RestoreSnapshot(other); !errors.Is(err, ErrSnapshotVersion) {
+		t.Errorf("another version: %v", err)
+	}
+	if err := e.RestoreSnapshot(good); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzRestoreSnapshot(f *testing.F) {
+	feed := newFeeder(f, Options{})
+	f.Add(feed.engine.AppendSnapshot(nil))
+	for n := range 40 {
+		feed.add(testRecord(n, n%3, int64(n)*testMinute, testCodes[n%len(testCodes)], withCorrelation(n%4)))
+	}
+	f.Add(feed.engine.AppendSnapshot(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e := newFeeder(t, Options{RecentBytes: 4000, StateBytes: 4000})
+		if err := e.engine.RestoreSnapshot(b); err != nil {
+			return
+		}
+		// Whatever was taken must go on without a panic, and stay bounded.
+		var rows Rows
+		for n := range 60 {
+			rows.Reset()
+			e.offset++
+			e.engine.Apply(e.message(testRecord(n, n%3, int64(n)*testMinute, testCodes[n%len(testCodes)], withCorrelation(n%4))), e.offset, &rows)
+		}
+		e.engine.AppendSnapshot(nil)
+	})
+}
+
+func TestGUIDs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.OneOf(rapid.StringMatching("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), rapid.StringMatching("[0-9a-fA-F-]{36}"), rapid.String()).Draw(t, "id")
+		var b [16]byte
+		if ok := encodeGUID(&b, s); ok && guidString(&b) != s {
+			t.Errorf("%q became %q", s, guidString(&b))
+		} else if !ok && schemas.IsGroupingID(s) && s == string(appendFolded(nil, s)) {
+			t.Errorf("%q was refused", s)
+		}
+	})
+}
+
+func TestRegularSeconds(t *testing.T) {
+	at := func(minutes ...int64) (out []failure) {
+		for _, m := range minutes {
+			out = append(out, failure{time: m * testMinute})
+		}
+		return out
+	}
+	for _, c := range []struct {
+		failures []failure
+		want     int64
+	}{
+		{at(0, 30, 60), 0},
+		{at(0, 30, 60, 90), 1800},
+		{at(0, 30, 60, 90, 120, 400), 1800},
+		{at(0, 1, 30, 200), 0},
+		{at(0, 0, 0, 0, 0), 0},
+	} {
+		if got := regularSeconds(c.failures); got != c.want {
+			t.Errorf("%d failures: %d, want %d", len(c.failures), got, c.want)
+		}
+	}
+}
+
+func BenchmarkApply(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		users int
+		code  func(n int) int32
+		group int // records of one attempt
+	}{
+		{"success", 100_000, func(int) int32 { return codeSuccess }, 1},
+		{"attempts", 100_000, func(n int) int32 { return []int32{codePrompt, 50140, codeSuccess}[n%3] }, 3},
+		{"failures", 100_000, func(int) int32 { return codeWrong }, 1},
+		{"brute_force", 10, func(int) int32 { return codeWrong }, 1},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			f := newFeeder(b, Options{RecentBytes: 16 << 20})
+			messages := make([]*schemas.EntityMessage, 60_000)
+			ids := make([][2][]byte, len(messages))
+			for n := range messages {
+				m := f.message(testRecord(n, n/c.group%c.users, int64(n)*10e3, c.code(n), withCorrelation(n/c.group)))
+				m.Source = nil
+				ids[n] = [2][]byte{[]byte(m.SignIn.RequestId), []byte(m.SignIn.CorrelationId)}
+				m.SignIn.RequestId, m.SignIn.CorrelationId = aliasString(ids[n][0]), aliasString(ids[n][1])
+				messages[n] = m
+			}
+			var rows Rows
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				i := n % len(messages)
+				m := messages[i]
+				if round := n / len(messages); round > 0 { // the same records ten minutes later, under other ids
+					m.SignIn.EventTime += int64(len(messages)) * 10e3
+					m.ReceivedMs = m.SignIn.EventTime / 1000
+					for _, id := range ids[i] {
+						const digits = "0123456789abcdef"
+						id[9], id[10], id[11] = digits[round>>8&15], digits[round>>4&15], digits[round&15]
+					}
+				}
+				rows.Reset()
+				f.engine.Apply(m, int64(n), &rows)
+				n++
+			}
+			s := f.engine.Stats()
+			b.ReportMetric(float64(s.StateBytes)/float64(max(s.Users, 1)), "B/user")
+			b.ReportMetric(float64(s.Rows)/float64(s.Records), "rows/record")
+		})
+	}
+}
+
+func BenchmarkSnapshot(b *testing.B) {
+	f := newFeeder(b, Options{})
+	var rows Rows
+	for n := range 50_000 {
+		rows.Reset()
+		m := f.message(testRecord(n, n%20_000, int64(n)*1e6, testCodes[n%len(testCodes)]))
+		m.Source = nil
+		f.engine.Apply(m, int64(n), &rows)
+	}
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = f.engine.AppendSnapshot(buf[:0])
+	}
+	b.SetBytes(int64(len(buf)))
+}

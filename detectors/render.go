@@ -1,0 +1,470 @@
+package detectors
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/schemas/catalogue"
+)
+
+// Renderer turns diagnoses and incidents into text for people. It holds no state and is safe for concurrent
+// use. Every text is rendered for a viewer's capabilities from the evidence that these let him see, so a policy's or a
+// risk's name never reaches a viewer through a sentence; where something was left out, a sentence says that a
+// right is missing.
+type Renderer struct {
+	Catalogue *catalogue.Catalogue
+}
+
+// Action is one thing to do and who can do it.
+type Action struct {
+	Text string `json:"text"`
+	Role string `json:"role"`
+}
+
+// Link is one document to read.
+type Link struct {
+	Title string `json:"title"`
+	URL   string `json:"url"`
+}
+
+// maxSummaryNotes bounds the sentences that labels add to a summary, so that it stays one or two sentences.
+const maxSummaryNotes = 2
+
+// Summary appends what happened, in one or two sentences with the record's own names and numbers. What is stored
+// beside a row is rendered with catalogue.CapabilityRecords alone. It allocates nothing but the growth of dst.
+func (r Renderer) Summary(dst []byte, d *Diagnosis, capabilities catalogue.Capability) []byte {
+	v := values{cat: r.Catalogue, d: d, capabilities: capabilities}
+	var hidden catalogue.Capability
+	if s := r.Catalogue.Scenario(d.Scenario); s != nil && s.Type == catalogue.TypeScenario {
+		dst, hidden = catalogue.Render(s.Summary.For(d.Outcome), dst, v)
+	}
+	notes := 0
+	for _, name := range d.Also {
+		s := r.Catalogue.Scenario(name)
+		if s == nil || s.Type != catalogue.TypeLabel || notes == maxSummaryNotes {
+			continue
+		}
+		var n int
+		var hid catalogue.Capability
+		dst, n, hid = appendSentence(dst, s.Note, v)
+		hidden |= hid
+		if n > 0 {
+			notes++
+		}
+	}
+	if d.Outcome == OutcomeFailure && (d.AttemptOutcome == AttemptSucceeded || d.AttemptOutcome == AttemptResolved) {
+		dst, _, _ = appendSentence(dst, r.Catalogue.Sentence(catalogue.SentenceAttemptSucceeded), v)
+	}
+	for _, right := range missingRights {
+		if hidden&right.capability != 0 {
+			dst, _, _ = appendSentence(dst, r.Catalogue.Sentence(right.sentence), v)
+		}
+	}
+	return dst
+}
+
+var missingRights = [...]struct {
+	capability catalogue.Capability
+	sentence   string
+}{
+	{catalogue.CapabilityConditionalAccess, catalogue.SentenceMissingConditionalAccess},
+	{catalogue.CapabilityRisk, catalogue.SentenceMissingRisk},
+	{catalogue.CapabilityRaw, catalogue.SentenceMissingRaw},
+}
+
+// appendSentence appends a template's text after a space, or nothing where it renders empty; n is its length.
+func appendSentence(dst []byte, t *catalogue.Template, v values) (out []byte, n int, hidden catalogue.Capability) {
+	mark := len(dst)
+	if mark > 0 {
+		dst = append(dst, ' ')
+	}
+	start := len(dst)
+	dst, hidden = catalogue.Render(t, dst, v)
+	if len(dst) == start {
+		return dst[:mark], 0, hidden
+	}
+	return dst, len(dst) - start, hidden
+}
+
+// Actions returns what to do in order: first what a known password demands, then what the headline says, then what
+// the other labels add. Actions that do not apply to the evidence are left out.
+func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Action {
+	v := values{cat: r.Catalogue, d: d, capabilities: capabilities}
+	actions := make([]Action, 0, 8)
+	seen := make(map[*catalogue.Action]bool, 8)
+	var buf []byte
+	add := func(name string) {
+		s := r.Catalogue.Scenario(name)
+		if s == nil {
+			return
+		}
+		for _, a := range s.Actions.For(d.Outcome) {
+			if seen[a] || a.Name == "nothing" {
+				continue
+			}
+			seen[a] = true
+			buf, _ = catalogue.Render(a.Text, buf[:0], v)
+			if text := strings.TrimSpace(string(buf)); text != "" && !hasText(actions, text) {
+				actions = append(actions, Action{Text: text, Role: a.Role.Title})
+			}
+		}
+	}
+	for _, name := range d.Also {
+		if name == ScenarioPasswordKnown {
+			add(name)
+		}
+	}
+	add(d.Scenario)
+	for _, name := range d.Also {
+		if s := r.Catalogue.Scenario(name); s != nil && (s.Type == catalogue.TypeLabel || name == ScenarioLegacyAuth) {
+			add(name)
+		}
+	}
+	if len(actions) == 0 {
+		if a := r.Catalogue.Action("nothing"); a != nil {
+			actions = append(actions, Action{Text: a.Text.String(), Role: a.Role.Title})
+		}
+	}
+	return actions
+}
+
+func hasText(actions []Action, text string) bool {
+	for i := range actions {
+		if actions[i].Text == text {
+			return true
+		}
+	}
+	return false
+}
+
+// ErrorLookupURL is Microsoft's page that explains an error code; the code follows it.
+const ErrorLookupURL = "https://login.microsoftonline.com/error?code="
+
+// Links returns the documents to read: those of the headline, of the other scenarios that apply, and for a code other
+// than 0 Microsoft's page about the code. No page is named twice. Links name no policy and no risk, so every
+// viewer sees all of them.
+func (r Renderer) Links(d *Diagnosis, _ catalogue.Capability) []Link {
+	links := make([]Link, 0, 8)
+	add := func(title, url string) {
+		page, _, _ := strings.Cut(url, "#")
+		for i := range links {
+			if have, _, _ := strings.Cut(links[i].URL, "#"); have == page {
+				return
+			}
+		}
+		links = append(links, Link{Title: title, URL: url})
+	}
+	if s := r.Catalogue.Scenario(d.Scenario); s != nil {
+		for _, l := range s.Links {
+			add(l.Title, l.URL)
+		}
+	}
+	for _, name := range d.Also {
+		if s := r.Catalogue.Scenario(name); s != nil && len(s.Links) > 0 {
+			add(s.Links[0].Title, s.Links[0].URL)
+		}
+	}
+	if d.ErrorCode != 0 {
+		code := strconv.Itoa(int(d.ErrorCode))
+		if c := r.Catalogue.Code(d.ErrorCode); c != nil && !strings.HasPrefix(c.Link, ErrorLookupURL) {
+			add("Documentation of error code "+code, c.Link)
+		}
+		add("Error code "+code, ErrorLookupURL+code)
+	}
+	return links
+}
+
+// UnknownTexts returns the sentences of d.Unknown. A key of a newer catalogue stands for itself.
+func (r Renderer) UnknownTexts(d *Diagnosis) []string {
+	texts := make([]string, 0, len(d.Unknown))
+	for _, key := range d.Unknown {
+		if u := r.Catalogue.Unknown(key); u != nil {
+			texts = append(texts, u.Text)
+		} else {
+			texts = append(texts, key)
+		}
+	}
+	return texts
+}
+
+// Title returns the headline of a scenario for people, or the name itself where the catalogue lacks it.
+func (r Renderer) Title(scenario string) string {
+	if s := r.Catalogue.Scenario(scenario); s != nil {
+		return s.Title
+	}
+	return scenario
+}
+
+// values gives templates the values of a diagnosis.
+type values struct {
+	cat          *catalogue.Catalogue
+	d            *Diagnosis
+	capabilities catalogue.Capability
+}
+
+// workloads are the categories whose records are about a service principal.
+func isWorkload(category string) bool {
+	switch category {
+	case schemas.Category_CATEGORY_SERVICE_PRINCIPAL.Name(), schemas.Category_CATEGORY_MANAGED_IDENTITY.Name(),
+		schemas.Category_CATEGORY_MICROSOFT_SERVICE_PRINCIPAL.Name():
+		return true
+	}
+	return false
+}
+
+// unresolvedID stands where Entra did not resolve an id.
+const unresolvedID = "00000000-0000-0000-0000-000000000000"
+
+func named(s string) bool { return s != "" && s != unresolvedID }
+
+func text(dst []byte, s string) ([]byte, catalogue.State) {
+	if s == "" {
+		return dst, catalogue.Missing
+	}
+	return appendClean(dst, s), catalogue.Present
+}
+
+func firstNamed(list ...string) string {
+	for _, s := range list {
+		if named(s) {
+			return s
+		}
+	}
+	return ""
+}
+
+// AppendField implements catalogue.Values.
+func (v values) AppendField(dst []byte, f catalogue.Field) ([]byte, catalogue.State) {
+	d := v.d
+	switch f {
+	case catalogue.FieldWho:
+		if named(d.User) {
+			return text(dst, d.User)
+		}
+		if f := d.Evidence.Get("service_principal"); f != nil {
+			return text(dst, f.Text)
+		}
+		if isWorkload(d.Category) {
+			return text(dst, firstNamed(d.App, d.UserID))
+		}
+		return text(dst, firstNamed(d.UserID))
+	case catalogue.FieldUser:
+		return text(dst, firstNamed(d.User, d.UserID))
+	case catalogue.FieldUserID:
+		return text(dst, d.UserID)
+	case catalogue.FieldApp:
+		return text(dst, d.App)
+	case catalogue.FieldResource:
+		return text(dst, d.Resource)
+	case catalogue.FieldTarget:
+		if isWorkload(d.Category) {
+			return text(dst, firstNamed(d.Resource, d.App))
+		}
+		return text(dst, firstNamed(d.App, d.Resource))
+	case catalogue.FieldClientApp:
+		return text(dst, d.ClientApp)
+	case catalogue.FieldAddress:
+		return text(dst, d.Address)
+	case catalogue.FieldCode:
+		return strconv.AppendInt(dst, int64(d.ErrorCode), 10), catalogue.Present
+	case catalogue.FieldCodeMeaning:
+		if c := v.cat.Code(d.ErrorCode); c != nil {
+			return append(dst, c.Meaning...), catalogue.Present
+		}
+		return dst, catalogue.Missing
+	case catalogue.FieldCodeRemediation:
+		if c := v.cat.Code(d.ErrorCode); c != nil {
+			return append(dst, c.Remediation...), catalogue.Present
+		}
+		return dst, catalogue.Missing
+	case catalogue.FieldTime:
+		return appendPeopleTime(dst, d.EventTime), catalogue.Present
+	case catalogue.FieldTenant:
+		return text(dst, d.TenantID)
+	case catalogue.FieldCategory:
+		return text(dst, d.Category)
+	case catalogue.FieldOutcome:
+		return text(dst, d.Outcome)
+	case catalogue.FieldAttemptOutcome:
+		return text(dst, d.AttemptOutcome)
+	case catalogue.FieldAlso:
+		if len(d.Also) == 0 {
+			return dst, catalogue.Missing
+		}
+		return catalogue.AppendList(dst, d.Also), catalogue.Present
+	case catalogue.FieldRequestID:
+		return text(dst, d.RequestID)
+	case catalogue.FieldCorrelationID:
+		return text(dst, d.CorrelationID)
+	}
+	return dst, catalogue.Missing
+}
+
+// AppendEvidence implements catalogue.Values.
+func (v values) AppendEvidence(dst []byte, key *catalogue.EvidenceKey) ([]byte, catalogue.State) {
+	f := v.d.Evidence.find(key)
+	if f == nil {
+		return dst, catalogue.Missing
+	}
+	if !v.capabilities.Has(key.Capability) {
+		return dst, catalogue.Hidden
+	}
+	switch key.Kind {
+	case catalogue.KindInt:
+		return strconv.AppendInt(dst, f.Int, 10), catalogue.Present
+	case catalogue.KindBool:
+		if !f.Bool {
+			return append(dst, "false"...), catalogue.False
+		}
+		return append(dst, "true"...), catalogue.Present
+	case catalogue.KindTime:
+		return appendPeopleTime(dst, f.Int), catalogue.Present
+	case catalogue.KindList:
+		return appendCleanList(dst, f.List), catalogue.Present
+	default:
+		return text(dst, f.Text)
+	}
+}
+
+// Holds implements catalogue.Values.
+func (v values) Holds(f catalogue.Field, key *catalogue.EvidenceKey, text string) bool {
+	list := v.d.Also
+	if f == catalogue.FieldNone {
+		list = v.d.Evidence.find(key).List
+	}
+	for _, s := range list {
+		if s == text {
+			return true
+		}
+	}
+	return false
+}
+
+// AppendCount implements catalogue.Values; a diagnosis has no counts.
+func (v values) AppendCount(dst []byte, _ string) ([]byte, catalogue.State) {
+	return dst, catalogue.Missing
+}
+
+// incidentValues gives templates the values of an incident.
+type incidentValues struct {
+	i *Incident
+}
+
+// AppendField implements catalogue.Values.
+func (v incidentValues) AppendField(dst []byte, f catalogue.Field) ([]byte, catalogue.State) {
+	switch f {
+	case catalogue.FieldEntity:
+		return text(dst, v.i.EntityValue)
+	case catalogue.FieldEntityKind:
+		return text(dst, v.i.EntityKind)
+	case catalogue.FieldTenant:
+		return text(dst, v.i.TenantID)
+	case catalogue.FieldOutcome:
+		return text(dst, strings.ReplaceAll(v.i.Outcome, "_", " "))
+	case catalogue.FieldFirstSeen:
+		return appendPeopleTime(dst, v.i.FirstSeen), catalogue.Present
+	case catalogue.FieldLastSeen:
+		return appendPeopleTime(dst, v.i.LastSeen), catalogue.Present
+	case catalogue.FieldRecords:
+		return strconv.AppendInt(dst, v.i.RequestIDsTotal, 10), catalogue.Present
+	}
+	if list := v.list(f); len(list) > 0 {
+		return appendCleanList(dst, list), catalogue.Present
+	}
+	return dst, catalogue.Missing
+}
+
+func (v incidentValues) list(f catalogue.Field) []string {
+	switch f {
+	case catalogue.FieldUsers:
+		return v.i.Users
+	case catalogue.FieldAddresses:
+		return v.i.Addresses
+	case catalogue.FieldApplications:
+		return v.i.Applications
+	case catalogue.FieldDevices:
+		return v.i.Devices
+	case catalogue.FieldOperatingSystems:
+		return v.i.OperatingSystems
+	case catalogue.FieldClientApps:
+		return v.i.ClientApps
+	}
+	return nil
+}
+
+// AppendEvidence implements catalogue.Values; an incident has no evidence of its own.
+func (v incidentValues) AppendEvidence(dst []byte, _ *catalogue.EvidenceKey) ([]byte, catalogue.State) {
+	return dst, catalogue.Missing
+}
+
+// Holds implements catalogue.Values.
+func (v incidentValues) Holds(f catalogue.Field, _ *catalogue.EvidenceKey, text string) bool {
+	for _, s := range v.list(f) {
+		if s == text {
+			return true
+		}
+	}
+	return false
+}
+
+// AppendCount implements catalogue.Values.
+func (v incidentValues) AppendCount(dst []byte, name string) ([]byte, catalogue.State) {
+	for i := range v.i.Counts {
+		if v.i.Counts[i].Name == name {
+			return strconv.AppendInt(dst, v.i.Counts[i].Value, 10), catalogue.Present
+		}
+	}
+	return dst, catalogue.Missing
+}
+
+// appendPeopleTime appends a time in UTC, as the log has it, to the second.
+func appendPeopleTime(dst []byte, micros int64) []byte {
+	return time.UnixMicro(micros).UTC().AppendFormat(dst, "2006-01-02 15:04:05 UTC")
+}
+
+func appendCleanList(dst []byte, list []string) []byte {
+	mark := len(dst)
+	dst = catalogue.AppendList(dst, list)
+	if isClean(dst[mark:]) {
+		return dst
+	}
+	s := string(dst[mark:])
+	return appendClean(dst[:mark], s)
+}
+
+func isClean(b []byte) bool {
+	for _, c := range b {
+		if c < 0x20 || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// appendClean appends a value from a record so that it cannot disturb a terminal or a line of text: control
+// characters and marks that turn the direction of writing become spaces, invalid UTF-8 becomes U+FFFD.
+func appendClean(dst []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		if s[i] < 0x20 || s[i] >= 0x7f {
+			dst = append(dst, s[:i]...)
+			return appendCleanRunes(dst, s[i:])
+		}
+	}
+	return append(dst, s...)
+}
+
+func appendCleanRunes(dst []byte, s string) []byte {
+	for _, c := range s {
+		switch {
+		case c < 0x20, c >= 0x7f && c < 0xa0, c == 0x061c, c >= 0x200e && c <= 0x200f,
+			c >= 0x2028 && c <= 0x202e, c >= 0x2066 && c <= 0x2069:
+			dst = append(dst, ' ')
+		default:
+			dst = utf8.AppendRune(dst, c)
+		}
+	}
+	return dst
+}

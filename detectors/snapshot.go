@@ -1,0 +1,477 @@
+package detectors
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// SnapshotVersion is the version of the state format that this code writes and reads.
+const SnapshotVersion = 1
+
+// snapshotMagic begins every snapshot.
+const snapshotMagic = "signindiag state "
+
+// AppendSnapshot appends the engine's whole state to dst: fence, recent records, attempts, users with their failures and
+// incidents. Equal histories give equal bytes. Epoch, thresholds and statistics are not part of it. There is no
+// checksum: whoever stores a snapshot adds one.
+func (e *Engine) AppendSnapshot(dst []byte) []byte {
+	w := snapshotWriter{append(dst, snapshotMagic...)}
+	w.uint(SnapshotVersion)
+	e.fence.write(&w)
+	e.recent.write(&w)
+	e.attempts.write(&w)
+	e.users.write(&w)
+	return w.b
+}
+
+// RestoreSnapshot replaces the engine's state by that of a snapshot; the engine then behaves, byte for byte, like the
+// one that wrote it, where their Options are the same. It copies what it keeps of src. On an error the engine stays as it was;
+// the error is ErrSnapshotVersion where the format is another version's.
+func (e *Engine) RestoreSnapshot(src []byte) error {
+	if len(src) < len(snapshotMagic) || string(src[:len(snapshotMagic)]) != snapshotMagic {
+		return errors.New("restore snapshot: not a snapshot of an engine")
+	}
+	r := snapshotReader{b: src[len(snapshotMagic):], size: len(src)}
+	if v := r.uint(); r.err == nil && v != SnapshotVersion {
+		return fmt.Errorf("restore snapshot of version %d, want %d: %w", v, SnapshotVersion, ErrSnapshotVersion)
+	}
+	s := e.newState()
+	s.fence.read(&r)
+	s.recent.read(&r)
+	s.attempts.read(&r)
+	s.users.read(&r)
+	if r.err == nil && len(r.b) != 0 {
+		r.fail("bytes behind the end")
+	}
+	if r.err != nil {
+		return fmt.Errorf("restore snapshot: %w", r.err)
+	}
+	e.state = s
+	return nil
+}
+
+type snapshotWriter struct{ b []byte }
+
+func (w *snapshotWriter) uint(v uint64)  { w.b = binary.AppendUvarint(w.b, v) }
+func (w *snapshotWriter) int(v int64)    { w.b = binary.AppendVarint(w.b, v) }
+func (w *snapshotWriter) byte(v uint8)   { w.b = append(w.b, v) }
+func (w *snapshotWriter) hash(v uint64)  { w.b = binary.LittleEndian.AppendUint64(w.b, v) }
+func (w *snapshotWriter) bytes(v []byte) { w.b = append(w.b, v...) }
+func (w *snapshotWriter) bool(v bool)    { w.byte(map[bool]uint8{true: 1}[v]) }
+func (w *snapshotWriter) text(s string) {
+	w.uint(uint64(len(s)))
+	w.b = append(w.b, s...)
+}
+
+// snapshotReader reads what snapshotWriter wrote. After the first error everything reads as zero.
+type snapshotReader struct {
+	b    []byte
+	size int
+	err  error
+}
+
+func (r *snapshotReader) fail(what string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("%s at byte %d of %d", what, r.size-len(r.b), r.size)
+	}
+	r.b = nil
+}
+
+func (r *snapshotReader) uint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.fail("number cut off or too large")
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *snapshotReader) int() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.fail("number cut off or too large")
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *snapshotReader) bytes(n int) []byte {
+	if n < 0 || n > len(r.b) {
+		r.fail("bytes cut off")
+		return nil
+	}
+	v := r.b[:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *snapshotReader) byte() uint8 {
+	if b := r.bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *snapshotReader) bool() bool { return r.byte() == 1 }
+
+func (r *snapshotReader) hash() uint64 {
+	if b := r.bytes(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (r *snapshotReader) uint32() uint32 {
+	v := r.uint()
+	if v > 1<<32-1 {
+		r.fail("number above 32 bits")
+		return 0
+	}
+	return uint32(v)
+}
+
+func (r *snapshotReader) int32() int32 {
+	v := r.int()
+	if v != int64(int32(v)) {
+		r.fail("number above 32 bits")
+		return 0
+	}
+	return int32(v)
+}
+
+// count reads the number of items that follow, each of which takes at least least bytes.
+func (r *snapshotReader) count(least int) int {
+	v := r.uint()
+	if v > uint64(len(r.b)/least) {
+		r.fail("more items than bytes")
+		return 0
+	}
+	return int(v)
+}
+
+func (r *snapshotReader) text() string { return string(r.bytes(r.count(1))) }
+
+func (f *fence) write(w *snapshotWriter) {
+	w.uint(uint64(len(f.sources)))
+	for _, k := range f.sorted() {
+		p := f.sources[k]
+		w.uint(k.topic)
+		w.uint(uint64(k.partition))
+		w.int(p.offset)
+		w.uint(uint64(p.index))
+	}
+}
+
+func (f *fence) read(r *snapshotReader) {
+	for range r.count(4) {
+		k := fenceSource{r.uint(), r.uint32()}
+		f.sources[k] = fencePosition{r.int(), r.uint32()}
+	}
+}
+
+func (s *recentStore) write(w *snapshotWriter) {
+	w.uint(s.head)
+	w.uint(uint64(s.len()))
+	for seq := s.head; seq < s.next; seq++ {
+		e := s.at(seq)
+		w.byte(e.flags &^ entryGrouped)
+		w.byte(e.kind)
+		w.byte(e.outcomes)
+		w.hash(e.merge)
+		w.hash(e.attempt)
+		w.hash(e.user)
+		w.hash(e.request)
+		w.hash(e.attemptTag)
+		w.int(e.eventTime)
+		w.int(e.received)
+		w.int(int64(e.code))
+		w.uint(uint64(e.idSize))
+		w.uint(uint64(e.size))
+		if e.flags&entryDead == 0 {
+			w.bytes(s.bytesOf(e))
+		}
+	}
+}
+
+func (s *recentStore) read(r *snapshotReader) {
+	s.head = r.uint()
+	n := r.count(3)
+	if s.head == 0 || s.head > 1<<62 {
+		r.fail("sequence number out of range")
+		s.head = 1
+	}
+	s.next = s.head
+	for range n {
+		e := recentEntry{flags: r.byte() &^ entryGrouped, kind: r.byte(), outcomes: r.byte()}
+		e.merge, e.attempt, e.user, e.request, e.attemptTag = r.hash(), r.hash(), r.hash(), r.hash(), r.hash()
+		e.eventTime, e.received, e.code = r.int(), r.int(), r.int32()
+		idSize, size := r.uint32(), r.uint32()
+		if r.err == nil && (idSize > size || idSize > 1<<16-1 || e.kind > kindSuccess || e.outcomes > 15) {
+			r.fail("record entry out of range")
+		}
+		if r.err != nil {
+			return
+		}
+		e.idSize, e.size = uint16(idSize), size
+		if e.flags&entryDead == 0 {
+			b := r.bytes(int(size))
+			if r.err != nil {
+				return
+			}
+			copy(s.space(&e, len(b)), b)
+		}
+		s.insert(e)
+	}
+}
+
+func (a *attemptSum) write(w *snapshotWriter) {
+	w.int(a.successes)
+	w.int(a.failures)
+	w.int(a.interrupts)
+	if a.empty() {
+		return
+	}
+	w.int(a.first)
+	w.int(a.last)
+	w.text(a.id)
+	w.int(int64(a.lastFailureCode))
+	for _, at := range [...]instant{a.earliest, a.firstInterrupt, a.lastSuccess, a.lastFailure} {
+		w.int(at.time)
+		w.byte(at.kind)
+		w.hash(at.hash)
+	}
+}
+
+func (a *attemptSum) read(r *snapshotReader) {
+	a.successes, a.failures, a.interrupts = r.int(), r.int(), r.int()
+	if a.empty() {
+		return
+	}
+	a.first, a.last, a.id, a.lastFailureCode = r.int(), r.int(), r.text(), r.int32()
+	for _, at := range [...]*instant{&a.earliest, &a.firstInterrupt, &a.lastSuccess, &a.lastFailure} {
+		at.time, at.kind, at.hash = r.int(), r.byte(), r.hash()
+	}
+	if a.successes < 0 || a.failures < 0 || a.interrupts < 0 || a.first > a.last {
+		r.fail("attempt out of range")
+	}
+}
+
+// write writes the groups in the order of their oldest entries.
+func (a *attempts) write(w *snapshotWriter) {
+	w.uint(uint64(len(a.groups)))
+	for seq := a.recent.head; seq < a.recent.next; seq++ {
+		e := a.recent.at(seq)
+		if e.flags&entryGrouped == 0 {
+			continue
+		}
+		g := a.groups[e.attempt]
+		if slices.Min(g.members) != seq {
+			continue
+		}
+		w.uint(uint64(len(g.members)))
+		for _, m := range g.members {
+			w.uint(m - a.recent.head)
+		}
+		g.sealed.write(w)
+	}
+}
+
+func (a *attempts) read(r *snapshotReader) {
+	for range r.count(5) {
+		g := new(attemptGroup)
+		n := r.count(1)
+		if n == 0 || n > maxAttemptMembers {
+			r.fail("attempt group of no or too many records")
+		}
+		var key uint64
+		for i := range n {
+			seq := a.recent.head + r.uint()
+			e := a.recent.at(seq)
+			if r.err != nil {
+				return
+			}
+			if e == nil || e.flags&(entryDead|entryGrouped) != 0 || e.flags&entryAttempt == 0 || i > 0 && e.attempt != key ||
+				i > 0 && a.recent.at(g.members[i-1]).instant().compare(e.instant()) > 0 {
+				r.fail("attempt group with a record that cannot be its member")
+				return
+			}
+			key = e.attempt
+			e.flags |= entryGrouped
+			g.members = append(g.members, seq)
+		}
+		g.sealed.read(r)
+		if r.err != nil {
+			return
+		}
+		if a.groups[key] != nil {
+			r.fail("attempt group twice")
+			return
+		}
+		a.groups[key] = g
+	}
+}
+
+// write writes the users of each list from the one touched longest ago to the newest.
+func (s *users) write(w *snapshotWriter) {
+	for list := range s.lists {
+		n := uint64(0)
+		for i := s.lists[list].oldest; i >= 0; i = s.slots[i].newer {
+			n++
+		}
+		w.uint(n)
+		for i := s.lists[list].oldest; i >= 0; i = s.slots[i].newer {
+			s.writeUser(w, &s.slots[i])
+		}
+	}
+}
+
+func (s *users) writeUser(w *snapshotWriter, u *userState) {
+	w.hash(u.key)
+	w.text(s.texts.text(u.tenant))
+	w.text(s.texts.text(u.name))
+	w.int(u.received)
+	w.uint(uint64(u.nextInc))
+	w.uint(uint64(len(u.failures)))
+	for i := range u.failures {
+		f := &u.failures[i]
+		w.byte(f.flags)
+		w.int(f.time)
+		w.int(int64(f.code))
+		w.uint(uint64(f.incident))
+		w.hash(f.hash)
+		for _, t := range f.values() {
+			w.text(s.texts.text(t))
+		}
+		s.writeID(w, &f.request, f.flags&failureRequestText != 0)
+		s.writeID(w, &f.correlation, f.flags&failureCorrelationText != 0)
+	}
+	w.uint(uint64(len(u.successes)))
+	for _, x := range u.successes {
+		w.int(x.time)
+		w.hash(x.hash)
+		w.bool(x.silent)
+	}
+	w.uint(uint64(len(u.hours)))
+	for _, h := range u.hours {
+		w.int(h.hour)
+		w.uint(uint64(h.n))
+	}
+	w.uint(uint64(len(u.incidents)))
+	for i := range u.incidents {
+		inc := &u.incidents[i]
+		w.uint(uint64(inc.number))
+		w.bytes(inc.id[:])
+		w.int(inc.first)
+		w.int(inc.last)
+		w.hash(inc.emitted)
+		w.bool(inc.signedIn)
+		w.int(inc.count)
+		w.int(inc.lockouts)
+		for _, list := range inc.values {
+			w.uint(uint64(len(list)))
+			for _, t := range list {
+				w.text(s.texts.text(t))
+			}
+		}
+		w.uint(uint64(len(inc.requests)))
+		for _, id := range inc.requests {
+			w.text(id)
+		}
+	}
+}
+
+func (s *users) writeID(w *snapshotWriter, id *[16]byte, text bool) {
+	if text {
+		w.text(s.texts.text(textNumber(id)))
+		return
+	}
+	w.bytes(id[:])
+}
+
+func (s *users) read(r *snapshotReader) {
+	for list := range s.lists {
+		for range r.count(16) {
+			s.readUser(r, uint8(list))
+			if r.err != nil {
+				return
+			}
+		}
+	}
+}
+
+// atMost reads a number of items with a bound of its own.
+func (r *snapshotReader) atMost(most int) int {
+	n := r.count(1)
+	if n > most {
+		r.fail("more items than are kept")
+		return 0
+	}
+	return n
+}
+
+func (s *users) readUser(r *snapshotReader, list uint8) {
+	key := r.hash()
+	if r.err == nil && s.get(key) != nil {
+		r.fail("user twice")
+	}
+	if r.err != nil {
+		return
+	}
+	u := s.create(key)
+	u.tenant, u.name = s.texts.holdWhole(r.text()), s.texts.holdWhole(r.text())
+	u.received, u.nextInc = r.int(), r.uint32()
+	for range r.atMost(MaxKeptFailures) {
+		f := failure{flags: r.byte(), time: r.int(), code: r.int32(), incident: r.uint32(), hash: r.hash()}
+		for _, t := range [...]*uint32{&f.app, &f.address, &f.clientApp, &f.operatingSystem, &f.device} {
+			*t = s.texts.holdWhole(r.text())
+		}
+		s.readID(r, &f.request, f.flags&failureRequestText != 0)
+		s.readID(r, &f.correlation, f.flags&failureCorrelationText != 0)
+		if n := len(u.failures); r.err == nil && n > 0 && compareFailures(&u.failures[n-1], &f) > 0 {
+			r.fail("failures out of order")
+		}
+		u.failures = append(u.failures, f)
+	}
+	for range r.atMost(maxKeptSuccesses) {
+		u.successes = append(u.successes, keptSuccess{r.int(), r.hash(), r.bool()})
+	}
+	for range r.atMost(int(failureRetention / microsPerHour)) {
+		u.hours = append(u.hours, hourCount{r.int(), r.uint32()})
+	}
+	for range r.atMost(maxUserIncidents) {
+		inc := incidentState{number: r.uint32()}
+		copy(inc.id[:], r.bytes(len(inc.id)))
+		inc.first, inc.last, inc.emitted, inc.signedIn = r.int(), r.int(), r.hash(), r.bool()
+		inc.count, inc.lockouts = r.int(), r.int()
+		for k := range inc.values {
+			for range r.atMost(maxIncidentValues) {
+				inc.values[k] = append(inc.values[k], s.texts.holdWhole(r.text()))
+			}
+		}
+		for range r.atMost(MaxIncidentRequestIDs) {
+			inc.requests = append(inc.requests, r.text())
+		}
+		u.incidents = append(u.incidents, inc)
+	}
+	if !slices.IsSortedFunc(u.successes, compareSuccesses) ||
+		!slices.IsSortedFunc(u.hours, func(a, b hourCount) int { return cmp.Compare(a.hour, b.hour) }) {
+		r.fail("successes or hours out of order")
+	}
+	// It was linked empty and into the first list.
+	i := s.index[key]
+	s.unlink(i, userSize)
+	s.push(i, list)
+}
+
+func (s *users) readID(r *snapshotReader, id *[16]byte, text bool) {
+	if text {
+		putTextNumber(id, s.texts.holdWhole(r.text()))
+		return
+	}
+	copy(id[:], r.bytes(16))
+}
