@@ -1,0 +1,179 @@
+package pipeline
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// maxShardLabels bounds the partitions that get time series of their own.
+const maxShardLabels = 64
+
+// maxCategoryLabels bounds the names of other logs that get time series of their own: they come from the
+// input.
+const maxCategoryLabels = 32
+
+// metrics are the numbers of one Pipeline.
+type metrics struct {
+	messages      prometheus.Counter
+	messageBytes  prometheus.Counter
+	fetchedBytes  *prometheus.CounterVec
+	records       *prometheus.CounterVec
+	skipped       *prometheus.CounterVec
+	unknownFields prometheus.Counter
+	quarantined   *prometheus.CounterVec
+	entities      prometheus.Counter
+	holes         *prometheus.CounterVec
+	holeRecords   *prometheus.CounterVec
+	lag           *prometheus.GaugeVec
+	position      *prometheus.GaugeVec
+	producer      *producerMetrics
+	applied       prometheus.Counter
+	rows          *prometheus.CounterVec
+	replayed      prometheus.Counter
+	received      *prometheus.GaugeVec
+	durable       *prometheus.GaugeVec
+	epoch         *prometheus.GaugeVec
+	snapshots     *prometheus.CounterVec
+	snapshotBytes prometheus.Histogram
+	snapshotTime  prometheus.Histogram
+	stopped       *prometheus.GaugeVec
+
+	mu         sync.Mutex
+	categories map[string]bool
+}
+
+// producerMetrics count what is written to Kafka. A nil *producerMetrics counts nothing.
+type producerMetrics struct {
+	records  prometheus.Counter
+	batches  prometheus.Counter
+	bytes    prometheus.Counter
+	failures prometheus.Counter
+}
+
+func (m *producerMetrics) sent(records, bytes int) {
+	if m != nil {
+		m.records.Add(float64(records))
+		m.batches.Inc()
+		m.bytes.Add(float64(bytes))
+	}
+}
+
+func (m *producerMetrics) failed() {
+	if m != nil {
+		m.failures.Inc()
+	}
+}
+
+// newMetrics makes the metrics and registers them, unless registerer is nil.
+func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "signindiag_" + name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "signindiag_" + name, Help: help}, labels)
+	}
+	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "signindiag_" + name, Help: help}, labels)
+	}
+	histogram := func(name, help string) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "signindiag_" + name, Help: help, NativeHistogramBucketFactor: 1.1,
+			NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour})
+	}
+	m := &metrics{
+		messages:      counter("router_messages_total", "Raw Kafka messages read."),
+		messageBytes:  counter("router_message_bytes_total", "Bytes of raw Kafka messages read, uncompressed."),
+		fetchedBytes:  counters("kafka_fetched_bytes_total", "Bytes of record sets fetched, as they came.", "topic"),
+		records:       counters("router_records_total", "Sign-in records decoded.", "category"),
+		skipped:       counters("router_skipped_total", "Records of other logs, which are skipped.", "category"),
+		unknownFields: counter("router_unknown_fields_total", "Sign-in records that hold fields unknown to this version."),
+		quarantined:   counters("quarantined_total", "Records that left the way to quarantine.", "stage", "reason"),
+		entities:      counter("router_entities_total", "Messages dealt to the entities topic."),
+		holes:         counters("kafka_holes_total", "Ranges of offsets that were to be read and are not in the log.", "topic", "reason"),
+		holeRecords:   counters("kafka_hole_records_total", "Offsets that were to be read and are not in the log.", "topic", "reason"),
+		lag:           gauges("kafka_lag_records", "Offsets between the reader and the end of the partition.", "topic", "partition"),
+		position:      gauges("kafka_position", "Offset that is read next.", "topic", "partition"),
+		producer: &producerMetrics{
+			records:  counter("producer_records_total", "Records written to the entities topic and acknowledged."),
+			batches:  counter("producer_batches_total", "Batches written to the entities topic and acknowledged."),
+			bytes:    counter("producer_bytes_total", "Bytes written to the entities topic and acknowledged, compressed."),
+			failures: counter("producer_failures_total", "Attempts to write a batch that failed."),
+		},
+		applied:       counter("shard_messages_total", "Messages of the entities topic applied, replay included."),
+		replayed:      counter("shard_replayed_total", "Messages applied again without emission after a start."),
+		rows:          counters("shard_rows_total", "Rows handed to the sink.", "table"),
+		received:      gauges("shard_received_timestamp_seconds", "Kafka time of the raw message that was applied last.", "shard"),
+		durable:       gauges("shard_durable_offset", "Last offset of the entities topic whose rows are stored.", "shard"),
+		epoch:         gauges("shard_epoch", "Epoch of the shard's rows.", "shard"),
+		snapshots:     counters("snapshots_total", "Snapshots by result.", "result"),
+		snapshotBytes: histogram("snapshot_bytes", "Size of a snapshot as stored."),
+		snapshotTime:  histogram("snapshot_seconds", "Time to store a snapshot."),
+		stopped:       gauges("partition_stopped", "1 for a partition that is not read any more until a person decides.", "topic", "partition"),
+		categories:    make(map[string]bool),
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.messages, m.messageBytes, m.fetchedBytes, m.records, m.skipped, m.unknownFields, m.quarantined,
+		m.entities, m.holes, m.holeRecords, m.lag, m.position, m.producer.records, m.producer.batches, m.producer.bytes, m.producer.failures,
+		m.applied, m.replayed, m.rows, m.received, m.durable, m.epoch, m.snapshots, m.snapshotBytes, m.snapshotTime, m.stopped} {
+		if err := registerer.Register(c); err != nil {
+			return nil, fmt.Errorf("register the pipeline's metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// category returns the label for the name of another log: the name itself for the first ones, then "other".
+func (m *metrics) category(name string) string {
+	if len(name) > 64 {
+		return "other"
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.categories[name] {
+		return name
+	}
+	if len(m.categories) >= maxCategoryLabels {
+		return "other"
+	}
+	m.categories[name] = true
+	return name
+}
+
+func (m *metrics) hole(h Hole) {
+	m.holes.WithLabelValues(h.Topic, h.Reason).Inc()
+	m.holeRecords.WithLabelValues(h.Topic, h.Reason).Add(float64(h.To - h.From))
+}
+
+// partitionGauges are the series of one partition; nil where it has none.
+type partitionGauges struct{ lag, position prometheus.Gauge }
+
+func (m *metrics) partition(topic string, partition int) *partitionGauges {
+	if partition >= maxShardLabels {
+		return nil
+	}
+	p := strconv.Itoa(partition)
+	return &partitionGauges{m.lag.WithLabelValues(topic, p), m.position.WithLabelValues(topic, p)}
+}
+
+func (g *partitionGauges) set(b *Batch) {
+	if g != nil {
+		g.lag.Set(float64(max(b.End-b.Next, 0)))
+		g.position.Set(float64(b.Next))
+	}
+}
+
+// shardGauges are the series of one shard; nil where it has none.
+type shardGauges struct{ received, durable, epoch prometheus.Gauge }
+
+func (m *metrics) shard(id int) *shardGauges {
+	if id >= maxShardLabels {
+		return nil
+	}
+	s := strconv.Itoa(id)
+	return &shardGauges{m.received.WithLabelValues(s), m.durable.WithLabelValues(s), m.epoch.WithLabelValues(s)}
+}

@@ -1,0 +1,49 @@
+package pipeline
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func counter(t testing.TB, c prometheus.Collector) float64 {
+	t.Helper()
+	return testutil.ToFloat64(c)
+}
+
+func TestMetricsAreWellFormed(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	m, err := newMetrics(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.hole(Hole{Topic: "raw", From: 10, To: 15, Reason: HoleExpired})
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Error(problems, err)
+	}
+	if got := counter(t, m.holeRecords.WithLabelValues("raw", HoleExpired)); got != 5 {
+		t.Errorf("%v records missing, want 5", got)
+	}
+	if _, err := newMetrics(registry); err == nil {
+		t.Error("the same metrics were registered twice")
+	}
+}
+
+func TestCategoryLabelsAreBounded(t *testing.T) {
+	m, err := newMetrics(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels := map[string]bool{}
+	for i := range 1000 {
+		labels[m.category(fmt.Sprint("Category", i))] = true
+	}
+	if len(labels) != maxCategoryLabels+1 || !labels["other"] {
+		t.Errorf("%d labels, want %d and other", len(labels), maxCategoryLabels)
+	}
+	if got := m.category("Category0"); got != "Category0" {
+		t.Errorf("a known name became %s", got)
+	}
+}

@@ -1,0 +1,655 @@
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/signindiag/signindiag/detectors"
+	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/sinks"
+)
+
+// recovery is how a shard begins.
+type recovery struct {
+	epoch uint16
+	// candidates are the snapshots to try, in order; with none of them the shard begins at the log's first
+	// offset without state.
+	candidates []SnapshotName
+	// carried: the state comes from an earlier incarnation of the topic, and the log is read from its first offset.
+	carried bool
+	// emitAfter is the last offset whose rows are stored already. It does not hold where fromState is set: rows
+	// are then emitted for everything behind the state.
+	emitAfter int64
+	fromState bool
+	// base: the state is stored as the epoch's first snapshot before any row is emitted, so that every later
+	// recovery of the epoch replays from the same state.
+	base   bool
+	reason string
+}
+
+// planRecovery decides how a shard begins. progress is the stored position or nil; names are its snapshots, oldest
+// first; floor is the highest epoch known from elsewhere; first is the first offset in the log; replay says how
+// far back rows are made again after a change, in milliseconds.
+//
+// An epoch belongs to one fingerprint and one incarnation. Within an epoch emission continues behind the stored position,
+// and the log between snapshot and position is replayed silently. A new epoch emits from its base on.
+func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation uint32, fingerprint uint64, replay, first int64, floor uint16) (recovery, error) {
+	highest := floor
+	if progress != nil {
+		highest = max(highest, progress.Epoch)
+	}
+	for _, n := range names {
+		highest = max(highest, n.Epoch)
+	}
+	var own []SnapshotName // of the highest epoch, where that is this code's
+	for _, n := range names {
+		if n.Epoch == highest && n.Incarnation == incarnation && n.Fingerprint == fingerprint {
+			own = append(own, n)
+		}
+	}
+	next := func(reason string) (recovery, error) {
+		if highest == math.MaxUint16 {
+			return recovery{}, fmt.Errorf("all %d epochs are used up: begin with a new entities topic", math.MaxUint16)
+		}
+		return recovery{epoch: highest + 1, fromState: true, base: true, reason: reason}, nil
+	}
+	if progress == nil {
+		r := recovery{epoch: highest, fromState: true, reason: "no position is stored"}
+		if len(own) > 0 {
+			return r, nil
+		}
+		n, err := next(r.reason)
+		n.base = false
+		return n, err
+	}
+	upTo := func(incarnation uint32) []SnapshotName {
+		var found []SnapshotName
+		for _, n := range names {
+			if n.Incarnation == incarnation && n.Offset <= progress.Offset {
+				found = append(found, n)
+			}
+		}
+		slices.SortStableFunc(found, func(a, b SnapshotName) int {
+			return cmp.Or(cmp.Compare(b.Offset, a.Offset), cmp.Compare(b.Taken, a.Taken))
+		})
+		return found
+	}
+	if progress.Incarnation == incarnation && progress.Fingerprint == fingerprint {
+		r := recovery{epoch: progress.Epoch, emitAfter: progress.Offset, reason: "continue"}
+		all := upTo(incarnation)
+		mine := func(n SnapshotName) bool { return n.Epoch == progress.Epoch && n.Fingerprint == fingerprint }
+		for _, n := range all {
+			if mine(n) {
+				r.candidates = append(r.candidates, n)
+			}
+		}
+		for _, n := range all {
+			if !mine(n) {
+				r.candidates = append(r.candidates, n)
+			}
+		}
+		return r, nil
+	}
+	if highest > progress.Epoch && len(own) > 0 {
+		// This epoch began, but no row of it is stored: begin it once more.
+		return recovery{epoch: highest, candidates: own[:1], fromState: true, reason: "begin the epoch again"}, nil
+	}
+	if progress.Incarnation < incarnation {
+		r, err := next("the topic has a new incarnation")
+		r.carried, r.candidates = true, upTo(progress.Incarnation)
+		return r, err
+	}
+	r, err := next("code, thresholds or catalogue have changed")
+	all := upTo(incarnation)
+	for _, n := range all {
+		if n.Taken <= all[0].Taken-replay {
+			r.candidates = append(r.candidates, n)
+		}
+	}
+	if len(r.candidates) == 0 && first > 0 {
+		// The log has lost its beginning: the oldest state that the log continues is better than none.
+		for _, n := range slices.Backward(all) {
+			if n.Offset+1 >= first {
+				r.candidates = append(r.candidates, n)
+				break
+			}
+		}
+	}
+	return r, err
+}
+
+// shard is one partition of the entities topic that this process owns.
+type shard struct {
+	id      int
+	shards  *shards
+	log     *slog.Logger
+	trouble *Trouble
+	gauges  *shardGauges
+	lag     *partitionGauges
+
+	machine   Machine
+	recovered bool
+	next      int64
+	emitFrom  int64
+	position  sinks.Position // of the last message applied
+	message   schemas.EntityMessage
+	rows      detectors.Rows
+	replaying bool
+
+	stored       int64 // offset of the last snapshot
+	snapshotAt   time.Time
+	snapshotBuf  []byte
+	snapshotting atomic.Bool
+	writing      sync.WaitGroup
+}
+
+// shards are those of this process.
+type shards struct {
+	config    Config
+	deps      Dependencies
+	sink      RowSink
+	log       *slog.Logger
+	metrics   *metrics
+	health    *health
+	held      map[int]*shard // by the goroutine of serve
+	committed map[int]int64
+
+	mu      sync.Mutex
+	durable map[int]sinks.Position
+}
+
+func newShards(c Config, d Dependencies, log *slog.Logger, m *metrics, h *health) *shards {
+	return &shards{config: c, deps: d, log: log, metrics: m, health: h, held: map[int]*shard{}, committed: map[int]int64{}, durable: map[int]sinks.Position{}}
+}
+
+// onDurable takes positions that the sink has stored.
+func (m *shards) onDurable(positions []sinks.Position) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range positions {
+		m.durable[int(p.Shard)] = p
+		if g := m.metrics.shard(int(p.Shard)); g != nil {
+			g.durable.Set(float64(p.Offset))
+		}
+	}
+}
+
+func (m *shards) durableAt(id int) (sinks.Position, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.durable[id]
+	return p, ok
+}
+
+// serve runs the shards with the given ids until ctx is done. Shards that this process held the time before go on
+// with the state in memory, which is a prefix of the log; others are dropped. At the end the rows are flushed and
+// every shard is snapshotted.
+func (m *shards) serve(ctx context.Context, mem member, ids []int) error {
+	for id := range m.held {
+		if !slices.Contains(ids, id) {
+			delete(m.held, id)
+		}
+	}
+	var wg sync.WaitGroup
+	run, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	for _, id := range ids {
+		s := m.held[id]
+		if s == nil {
+			s = &shard{id: id, shards: m, log: m.log.With("shard", id), gauges: m.metrics.shard(id), lag: m.metrics.partition(m.config.EntitiesTopic, id)}
+			m.held[id] = s
+		}
+		s.trouble = m.health.watch(m.config.EntitiesTopic, id)
+		wg.Go(func() {
+			err := s.run(run)
+			var stop *StoppedError
+			switch {
+			case err == nil || run.Err() != nil:
+			case errors.As(err, &stop):
+				m.health.stop(m.config.EntitiesTopic, id, stop)
+				m.metrics.stopped.WithLabelValues(m.config.EntitiesTopic, fmt.Sprint(id)).Set(1)
+				s.log.Error("the shard is stopped", "error", err)
+			default:
+				fail(err)
+			}
+		})
+	}
+	tick := time.NewTicker(5 * m.config.CommitInterval)
+	defer tick.Stop()
+loop:
+	for {
+		select {
+		case <-run.Done():
+			break loop
+		case <-tick.C:
+			if err := m.commit(run, mem, ids); err != nil && run.Err() == nil {
+				m.log.Debug("entities offsets are not committed; they are a hint only", "error", err)
+			}
+		}
+	}
+	wg.Wait()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.config.StopTimeout/2)
+	defer cancel()
+	if !m.health.failed() {
+		if err := m.sink.Flush(end); err != nil {
+			m.log.Warn("rows are not stored; they are made again at the next start", "error", err)
+		}
+	}
+	for _, id := range ids {
+		wg.Go(func() {
+			m.held[id].finish(end)
+			m.health.forget(m.config.EntitiesTopic, id)
+		})
+	}
+	wg.Wait()
+	if err := m.commit(end, mem, ids); err != nil {
+		m.log.Debug("entities offsets are not committed; they are a hint only", "error", err)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(run)
+}
+
+// commit tells Kafka the stored positions, for lag tools.
+func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
+	var offsets []kafkaOffset
+	for _, id := range ids {
+		if p, ok := m.durableAt(id); ok && m.committed[id] != p.Offset+1 {
+			offsets = append(offsets, kafkaOffset{id, p.Offset + 1})
+		}
+	}
+	if len(offsets) == 0 {
+		return nil
+	}
+	if err := m.deps.Kafka.commitHints(ctx, m.config.group("shards"), mem, m.config.EntitiesTopic, offsets); err != nil {
+		return err
+	}
+	for _, o := range offsets {
+		m.committed[o.partition] = o.offset
+	}
+	return nil
+}
+
+// run recovers the shard, unless its state is in memory, and applies messages until ctx is done.
+func (s *shard) run(ctx context.Context) error {
+	m := s.shards
+	if !s.recovered {
+		if err := s.newMachine(); err != nil {
+			return err
+		}
+		if err := s.recover(ctx); err != nil {
+			return err
+		}
+		s.recovered = true
+	}
+	s.snapshotAt = time.Now().Add(m.config.SnapshotInterval * time.Duration(s.id+1) / time.Duration(m.config.Partitions))
+	reader := NewReader(m.deps.Kafka, ReaderConfig{
+		Topic: m.config.EntitiesTopic, Partition: s.id, Offset: s.next, MaxBytes: m.config.FetchBytes,
+		Logger: m.log, Trouble: s.trouble, OnHole: func(h Hole) {
+			m.metrics.hole(h)
+			s.log.Error("messages are missing in the entities topic: they were deleted before they were read", "from", h.From, "to", h.To, "reason", h.Reason)
+		},
+	})
+	defer reader.Close()
+	for {
+		batch, err := reader.Next(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return s.stopped(err)
+		}
+		s.lag.set(batch)
+		if err := s.apply(ctx, batch); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if moved := s.position.Offset - s.stored; moved > 0 && (moved >= m.config.SnapshotRecords || !time.Now().Before(s.snapshotAt)) {
+			s.snapshot()
+		}
+	}
+}
+
+// newMachine begins with a machine without history.
+func (s *shard) newMachine() (err error) {
+	if s.machine, err = s.shards.deps.NewMachine(); err != nil {
+		return fmt.Errorf("make the state machine of shard %d: %w", s.id, err)
+	}
+	return nil
+}
+
+func (s *shard) stopped(err error) error {
+	m := s.shards
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
+		return &StoppedError{m.config.EntitiesTopic, s.id, err, "The shard waits for a replica that has it whole."}
+	}
+	return &StoppedError{m.config.EntitiesTopic, s.id, err, fmt.Sprintf(
+		"If the topic was made again on purpose, set %s=%d: the shards keep their state, and the raw topics are read from their first record; repeats are dropped.",
+		EntitiesIncarnationSetting, m.config.EntitiesIncarnation+1)}
+}
+
+// apply applies a batch. An error that is not of ctx is fatal. After an error of ctx everything up to s.position
+// was applied and, from emitFrom on, written.
+func (s *shard) apply(ctx context.Context, batch *Batch) error {
+	m := s.shards
+	written := true
+	var last []byte
+	var applied, rows, replayed int
+	var incidents, members int
+	defer func() {
+		m.metrics.applied.Add(float64(applied))
+		m.metrics.replayed.Add(float64(replayed))
+		m.metrics.rows.WithLabelValues("diagnoses").Add(float64(rows))
+		m.metrics.rows.WithLabelValues("incidents").Add(float64(incidents))
+		m.metrics.rows.WithLabelValues("incident_members").Add(float64(members))
+		if s.gauges != nil && applied > 0 {
+			s.gauges.received.Set(float64(s.message.ReceivedMs) / 1000)
+		}
+	}()
+	for i := range batch.Records {
+		rec := &batch.Records[i]
+		emit := rec.Offset >= s.emitFrom
+		if emit && s.replaying {
+			s.replaying = false
+			s.log.Info("replay is done", "offset", rec.Offset)
+		}
+		s.rows.Reset()
+		s.message.ResetVT()
+		if err := s.message.UnmarshalVTUnsafe(rec.Value); err != nil || s.message.Source == nil || s.message.SignIn == nil {
+			if emit {
+				if err := s.quarantine(ctx, rec, err); err != nil {
+					return err
+				}
+			}
+		} else {
+			s.machine.Apply(&s.message, rec.Offset, &s.rows)
+			applied++
+		}
+		next := s.position
+		next.Offset = rec.Offset
+		last, written = rec.Value, false
+		if emit && len(s.rows.Diagnoses)+len(s.rows.Incidents)+len(s.rows.Members) > 0 {
+			next.Hash = hashRecord(rec.Value)
+			if err := m.sink.Write(ctx, &s.rows, next); err != nil {
+				// The machine is ahead of the sink: what is in memory must not be used again.
+				s.recovered = false
+				return fmt.Errorf("write rows of shard %d: %w", s.id, err)
+			}
+			written = true
+			rows += len(s.rows.Diagnoses)
+			incidents += len(s.rows.Incidents)
+			members += len(s.rows.Members)
+		}
+		if !emit {
+			replayed++
+		}
+		s.position, s.next = next, rec.Offset+1
+	}
+	if last != nil {
+		s.position.Hash = hashRecord(last)
+		if !written && s.position.Offset >= s.emitFrom {
+			if err := m.sink.Write(ctx, nil, s.position); err != nil {
+				s.recovered = false
+				return fmt.Errorf("write the position of shard %d: %w", s.id, err)
+			}
+		}
+	}
+	s.next = batch.Next
+	return nil
+}
+
+// quarantine stores a message that cannot be decoded, before the position passes it.
+func (s *shard) quarantine(ctx context.Context, rec *Record, cause error) error {
+	m := s.shards
+	if cause == nil {
+		cause = errors.New("it has no source or no record")
+	}
+	err := m.deps.Quarantine.Put(ctx, []sinks.QuarantinedRecord{{
+		Source: sinks.Source{Topic: m.config.EntitiesTopic, Incarnation: m.config.EntitiesIncarnation, Partition: int32(s.id), Offset: rec.Offset},
+		Stage:  StageEntities, ReceivedTime: rec.Time, Reason: "undecodable", Error: cause.Error(), Bytes: rec.Value,
+	}})
+	if err == nil {
+		err = m.deps.Quarantine.Flush(ctx)
+	}
+	if err != nil {
+		s.recovered = false
+		return fmt.Errorf("put message %d of shard %d into quarantine: %w", rec.Offset, s.id, err)
+	}
+	m.metrics.quarantined.WithLabelValues(StageEntities, "undecodable").Inc()
+	s.log.Warn("a message of the entities topic cannot be decoded; it is in quarantine", "offset", rec.Offset, "error", cause)
+	return nil
+}
+
+// snapshotOf returns the shard's state and position.
+func (s *shard) snapshotOf() *Snapshot {
+	c := s.shards.config
+	s.snapshotBuf = s.machine.AppendSnapshot(s.snapshotBuf[:0])
+	return &Snapshot{
+		Topic: c.EntitiesTopic, Partitions: uint32(c.Partitions), Shard: uint16(s.id), Incarnation: s.position.Incarnation, Epoch: s.position.Epoch,
+		Fingerprint: s.position.Fingerprint, Offset: s.position.Offset, Hash: s.position.Hash, Taken: time.Now().UnixMilli(), State: s.snapshotBuf,
+	}
+}
+
+// snapshot takes the state and stores it beside the shard's work. It does nothing while the snapshot before is
+// still being stored.
+func (s *shard) snapshot() {
+	if !s.snapshotting.CompareAndSwap(false, true) {
+		return
+	}
+	snap := s.snapshotOf()
+	s.stored = snap.Offset
+	s.snapshotAt = time.Now().Add(s.shards.config.SnapshotInterval)
+	s.writing.Go(func() {
+		defer s.snapshotting.Store(false)
+		// Bounded, so that a store that hangs blocks neither later snapshots nor the stop.
+		ctx, cancel := context.WithTimeout(context.Background(), s.shards.config.StopTimeout/2)
+		defer cancel()
+		if err := s.store(ctx, snap); err != nil {
+			s.log.Warn("the snapshot is not stored; the next one is tried in its turn", "offset", snap.Offset, "error", err)
+		}
+	})
+}
+
+func (s *shard) store(ctx context.Context, snap *Snapshot) error {
+	m := s.shards
+	start := time.Now()
+	size, err := m.deps.Snapshots.Write(ctx, snap)
+	if err != nil {
+		m.metrics.snapshots.WithLabelValues("failed").Inc()
+		return err
+	}
+	m.metrics.snapshots.WithLabelValues("stored").Inc()
+	m.metrics.snapshotBytes.Observe(float64(size))
+	m.metrics.snapshotTime.Observe(time.Since(start).Seconds())
+	if p, ok := m.durableAt(s.id); ok {
+		return m.deps.Snapshots.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
+	}
+	return nil
+}
+
+// finish stores a last snapshot, where the shard has moved since the one before.
+func (s *shard) finish(ctx context.Context) {
+	s.writing.Wait()
+	if !s.recovered || s.position.Offset <= s.stored {
+		return
+	}
+	if err := s.store(ctx, s.snapshotOf()); err != nil {
+		s.log.Warn("the last snapshot is not stored; the next start replays from the one before", "offset", s.position.Offset, "error", err)
+		return
+	}
+	s.stored = s.position.Offset
+}
+
+// recover brings the state up to where emission begins; the log between is replayed by run.
+func (s *shard) recover(ctx context.Context) error {
+	m := s.shards
+	topic := m.config.EntitiesTopic
+	var progress *sinks.Position
+	var names []SnapshotName
+	var first, end int64
+	if err := persist(ctx, s.log, s.trouble, "read how far the rows are stored", func() error {
+		all, err := m.deps.Progress(ctx)
+		if p, ok := all[uint16(s.id)]; ok {
+			progress = &p
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := persist(ctx, s.log, s.trouble, "list snapshots", func() (err error) {
+		names, err = m.deps.Snapshots.List(ctx, topic, uint16(s.id))
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := persist(ctx, s.log, s.trouble, "read the offsets of "+topic, func() (err error) {
+		first, end, err = m.deps.Kafka.ListOffsets(ctx, topic, s.id)
+		return err
+	}); err != nil {
+		return err
+	}
+	incarnation := m.config.EntitiesIncarnation
+	seen := uint32(0)
+	if progress != nil {
+		seen = progress.Incarnation
+	}
+	for _, n := range names {
+		seen = max(seen, n.Incarnation)
+	}
+	if seen > incarnation {
+		return &StoppedError{topic, s.id, &IncarnationError{topic, incarnation, seen, EntitiesIncarnationSetting}, "Put the higher number back."}
+	}
+	if progress != nil && progress.Incarnation == incarnation {
+		if progress.Offset >= end {
+			return s.stopped(&LogEndError{topic, s.id, progress.Offset + 1, first, end})
+		}
+		known, err := m.deps.Kafka.verifyRecord(ctx, topic, s.id, progress.Offset, progress.Hash, s.log, s.trouble)
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			return s.stopped(err)
+		}
+		if !known {
+			s.log.Info("the last message applied has expired and cannot be compared", "offset", progress.Offset)
+		}
+		m.mu.Lock()
+		if _, ok := m.durable[s.id]; !ok {
+			m.durable[s.id] = *progress
+		}
+		m.mu.Unlock()
+	}
+	fingerprint := s.machine.Fingerprint()
+	floor := uint16(0)
+	for _, n := range names {
+		floor = max(floor, n.Epoch)
+	}
+	for {
+		plan, err := planRecovery(progress, names, incarnation, fingerprint, m.config.ReplayOnChange.Milliseconds(), first, floor)
+		if err != nil {
+			return &StoppedError{topic, s.id, err, ""}
+		}
+		snap, unreadable, err := s.load(ctx, plan, first)
+		if err != nil {
+			return err
+		}
+		if snap == nil && unreadable && plan.fromState && !plan.base {
+			// The base of an epoch that has just begun is gone: begin another one.
+			names = slices.DeleteFunc(names, func(n SnapshotName) bool { return n.Epoch == plan.epoch })
+			continue
+		}
+		return s.begin(ctx, plan, snap, first)
+	}
+}
+
+// load restores the first candidate that can be, and returns it, nil for none, and whether any was of no use.
+func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Snapshot, unreadable bool, err error) {
+	m := s.shards
+	for _, name := range plan.candidates {
+		var useless error
+		if err := persist(ctx, s.log, s.trouble, "read snapshot "+name.Key, func() (err error) {
+			snap, err = m.deps.Snapshots.Read(ctx, name)
+			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) {
+				useless, err = err, nil
+			}
+			return err
+		}); err != nil {
+			return nil, unreadable, err
+		}
+		if useless == nil && snap.Partitions != uint32(m.config.Partitions) {
+			return nil, unreadable, &StoppedError{m.config.EntitiesTopic, s.id, &PartitionCountError{m.config.EntitiesTopic, int(snap.Partitions), m.config.Partitions}, "The snapshots were made for the other number."}
+		}
+		if useless == nil && !plan.carried && snap.Offset >= first && snap.Hash != 0 {
+			if _, err = m.deps.Kafka.verifyRecord(ctx, m.config.EntitiesTopic, s.id, snap.Offset, snap.Hash, s.log, s.trouble); err != nil {
+				if ctx.Err() != nil {
+					return nil, unreadable, err
+				}
+				useless = err
+			}
+		}
+		if useless == nil {
+			if err := s.machine.RestoreSnapshot(snap.State); err != nil {
+				useless = fmt.Errorf("restore the state: %w", err)
+			}
+		}
+		if useless == nil {
+			return snap, unreadable, nil
+		}
+		m.metrics.snapshots.WithLabelValues("unreadable").Inc()
+		s.log.Warn("a snapshot is of no use; an older one or the log is taken instead", "snapshot", name.Key, "error", useless)
+		unreadable = true
+		// A failed restore may leave half a state behind.
+		if err := s.newMachine(); err != nil {
+			return nil, unreadable, err
+		}
+	}
+	return nil, unreadable, nil
+}
+
+// begin sets position and epoch, and stores the base of a new epoch.
+func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, first int64) error {
+	m := s.shards
+	s.position = sinks.Position{
+		Shard: uint16(s.id), Epoch: plan.epoch, Offset: first - 1, Incarnation: m.config.EntitiesIncarnation, Fingerprint: s.machine.Fingerprint(),
+	}
+	if snap != nil && !plan.carried {
+		s.position.Offset, s.position.Hash = snap.Offset, snap.Hash
+	}
+	s.next = s.position.Offset + 1
+	s.emitFrom = plan.emitAfter + 1
+	if plan.fromState {
+		s.emitFrom = s.next
+	}
+	s.machine.SetEpoch(plan.epoch)
+	s.stored = s.position.Offset
+	s.replaying = s.next < s.emitFrom
+	if plan.base {
+		base := s.snapshotOf()
+		if err := persist(ctx, s.log, s.trouble, fmt.Sprintf("store the first snapshot of epoch %d", plan.epoch), func() error {
+			return s.store(ctx, base)
+		}); err != nil {
+			return err
+		}
+	}
+	if s.gauges != nil {
+		s.gauges.epoch.Set(float64(plan.epoch))
+	}
+	from := "the first offset"
+	if snap != nil {
+		from = snap.key()
+	}
+	s.log.Info("shard begins", "reason", plan.reason, "epoch", plan.epoch, "state", from, "offset", s.next, "emit_from", s.emitFrom)
+	return nil
+}
