@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/signindiag/signindiag/lookup"
+)
+
+// envPrefix begins the name of every environment variable that signindiag reads.
+const envPrefix = "SIGNINDIAG_"
+
+// config is the whole configuration, read from the environment. README.md holds the same table; a
+// test compares the two.
+type config struct {
+	Kafka      kafkaConfig      `env:", prefix=KAFKA_"`
+	ClickHouse clickHouseConfig `env:", prefix=CLICKHOUSE_"`
+	Snapshots  snapshotsConfig  `env:", prefix=SNAPSHOTS_"`
+	HTTP       httpConfig       `env:", prefix=HTTP_"`
+	Log        logConfig        `env:", prefix=LOG_"`
+	Thresholds thresholdsConfig `env:", prefix=THRESHOLD_"`
+}
+
+type kafkaConfig struct {
+	Brokers            []string      `env:"BROKERS"`
+	RawTopics          []string      `env:"RAW_TOPICS, default=signindiag.raw"`
+	RawIncarnation     uint32        `env:"RAW_INCARNATION, default=1"`
+	EntitiesTopic      string        `env:"ENTITIES_TOPIC, default=signindiag.entities.v1"`
+	EntitiesPartitions int           `env:"ENTITIES_PARTITIONS, default=32"`
+	EntitiesRetention  time.Duration `env:"ENTITIES_RETENTION, default=168h"`
+	Incarnation        uint32        `env:"ENTITIES_INCARNATION, default=1"`
+	Replication        int           `env:"REPLICATION, default=-1"`
+	CreateTopics       bool          `env:"CREATE_TOPICS, default=false"`
+	Group              string        `env:"GROUP, default=signindiag"`
+	TLS                bool          `env:"TLS, default=false"`
+	TLSCAFile          string        `env:"TLS_CA_FILE"`
+	SASLMechanism      string        `env:"SASL_MECHANISM"`
+	SASLUsername       string        `env:"SASL_USERNAME"`
+	SASLPassword       secret        `env:"SASL_PASSWORD"`
+}
+
+type clickHouseConfig struct {
+	Addresses        []string `env:"ADDRESSES"`
+	Database         string   `env:"DATABASE, default=signindiag"`
+	Username         string   `env:"USERNAME, default=default"`
+	Password         secret   `env:"PASSWORD"`
+	TLS              bool     `env:"TLS, default=false"`
+	TLSCAFile        string   `env:"TLS_CA_FILE"`
+	Cluster          string   `env:"CLUSTER"`
+	RetentionDays    int      `env:"RETENTION_DAYS, default=0"`
+	RawRetentionDays int      `env:"RAW_RETENTION_DAYS, default=0"`
+	RawRecords       bool     `env:"RAW_RECORDS, default=true"`
+	// Library and Cache concern the embedded engine of `signindiag up` alone.
+	Library string `env:"LIBRARY"`
+	Cache   string `env:"CACHE"`
+}
+
+type snapshotsConfig struct {
+	URL      string        `env:"URL"`
+	Interval time.Duration `env:"INTERVAL, default=60s"`
+}
+
+type httpConfig struct {
+	Address      string   `env:"ADDRESS, default=127.0.0.1:8480"`
+	Capabilities []string `env:"CAPABILITIES, default=records,conditional_access,risk,raw"`
+	Tokens       secret   `env:"TOKENS"`
+}
+
+type logConfig struct {
+	Level  string `env:"LEVEL, default=info"`
+	Format string `env:"FORMAT, default=text"`
+}
+
+type thresholdsConfig struct {
+	RepeatedFailures       int           `env:"REPEATED_FAILURES, default=5"`
+	RepeatedFailuresWindow time.Duration `env:"REPEATED_FAILURES_WINDOW, default=48h"`
+}
+
+// secret is a text that no log, error text or page may show.
+type secret string
+
+// String hides the secret from fmt and slog.
+func (s secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "[set]"
+}
+
+// GoString hides the secret from %#v.
+func (s secret) GoString() string { return s.String() }
+
+// LogValue hides the secret from slog.
+func (s secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText hides the secret from encoders.
+func (s secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// loadConfig reads the configuration through lookuper (nil: the process's environment) and
+// validates it. The error names every wrong variable, one to a line, and never a secret's value.
+func loadConfig(ctx context.Context, lookuper envconfig.Lookuper) (*config, error) {
+	if lookuper == nil {
+		lookuper = envconfig.OsLookuper()
+	}
+	var c config
+	err := envconfig.ProcessWith(ctx, &envconfig.Config{Target: &c, Lookuper: envconfig.PrefixLookuper(envPrefix, lookuper)})
+	if err != nil {
+		return nil, fmt.Errorf("read %s from the environment: %w", variableName(err.Error()), err)
+	}
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("the configuration is not valid:\n%w", err)
+	}
+	return &c, nil
+}
+
+// variableName returns the variable that an error of go-envconfig is about: its text begins with the path of fields, such as
+// "Kafka: RawIncarnation: ".
+func variableName(text string) string {
+	name, t := envPrefix, reflect.TypeFor[config]()
+	for {
+		field, rest, _ := strings.Cut(text, ": ")
+		f, ok := t.FieldByName(field)
+		if !ok {
+			return "the configuration"
+		}
+		tag, options, _ := strings.Cut(f.Tag.Get("env"), ",")
+		prefix, nested := strings.CutPrefix(strings.TrimSpace(options), "prefix=")
+		if !nested {
+			return name + tag
+		}
+		name, t, text = name+prefix, f.Type, rest
+	}
+}
+
+// validate checks all that can be told without a server and returns every finding joined.
+func (c *config) validate() error {
+	var errs []error
+	wrong := func(name string, value any, expected string) {
+		errs = append(errs, fmt.Errorf("  %s%s=%v: expected %s", envPrefix, name, value, expected))
+	}
+	for _, address := range c.Kafka.Brokers {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			wrong("KAFKA_BROKERS", address, "host:port, several separated by commas")
+		}
+	}
+	for _, address := range c.ClickHouse.Addresses {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			wrong("CLICKHOUSE_ADDRESSES", address, "host:port of the native protocol, several separated by commas")
+		}
+	}
+	if len(c.Kafka.RawTopics) == 0 {
+		wrong("KAFKA_RAW_TOPICS", "", "at least one topic")
+	}
+	if slices.Contains(c.Kafka.RawTopics, c.Kafka.EntitiesTopic) {
+		wrong("KAFKA_ENTITIES_TOPIC", c.Kafka.EntitiesTopic, "a topic that is not among the raw topics")
+	}
+	// The upper bound is that of the shard column in ClickHouse (UInt16).
+	if c.Kafka.EntitiesPartitions < 1 || c.Kafka.EntitiesPartitions > 4096 {
+		wrong("KAFKA_ENTITIES_PARTITIONS", c.Kafka.EntitiesPartitions, "1 to 4096 (4 on one machine, 32 to 64 on a cluster)")
+	}
+	if c.Kafka.EntitiesRetention < 96*time.Hour {
+		wrong("KAFKA_ENTITIES_RETENTION", c.Kafka.EntitiesRetention, "at least 96h: 72 h of windows and lateness, the longest outage and the oldest snapshot")
+	}
+	if c.Kafka.RawIncarnation == 0 {
+		wrong("KAFKA_RAW_INCARNATION", 0, "1 or more; raise it when the raw topic was deleted and made again")
+	}
+	if c.Kafka.Incarnation == 0 {
+		wrong("KAFKA_ENTITIES_INCARNATION", 0, "1 or more; raise it when the entities topic was deleted and made again")
+	}
+	switch strings.ToUpper(c.Kafka.SASLMechanism) {
+	case "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+	default:
+		wrong("KAFKA_SASL_MECHANISM", c.Kafka.SASLMechanism, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+	}
+	if c.Kafka.SASLMechanism != "" && (c.Kafka.SASLUsername == "" || c.Kafka.SASLPassword == "") {
+		errs = append(errs, fmt.Errorf("  %sKAFKA_SASL_MECHANISM=%s needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD too", envPrefix, c.Kafka.SASLMechanism))
+	}
+	if c.ClickHouse.RetentionDays < 0 {
+		wrong("CLICKHOUSE_RETENTION_DAYS", c.ClickHouse.RetentionDays, "0 (keep for ever) or a number of days")
+	}
+	if c.ClickHouse.RawRetentionDays < 0 {
+		wrong("CLICKHOUSE_RAW_RETENTION_DAYS", c.ClickHouse.RawRetentionDays, "0 (keep for ever) or a number of days")
+	}
+	if !identifier(c.ClickHouse.Database) {
+		wrong("CLICKHOUSE_DATABASE", c.ClickHouse.Database, "letters, digits and underscores, not beginning with a digit")
+	}
+	if c.Snapshots.URL != "" {
+		if u, err := url.Parse(c.Snapshots.URL); err != nil || u.Scheme == "" {
+			wrong("SNAPSHOTS_URL", c.Snapshots.URL, "a URL such as file:///var/lib/signindiag/snapshots")
+		}
+	}
+	if c.Snapshots.Interval < time.Second {
+		wrong("SNAPSHOTS_INTERVAL", c.Snapshots.Interval, "1s or more")
+	}
+	if _, _, err := net.SplitHostPort(c.HTTP.Address); err != nil {
+		wrong("HTTP_ADDRESS", c.HTTP.Address, "host:port or :port")
+	}
+	if _, err := c.HTTP.viewer(); err != nil {
+		errs = append(errs, fmt.Errorf("  %w", err))
+	}
+	if _, err := c.Log.level(); err != nil {
+		wrong("LOG_LEVEL", c.Log.Level, "debug, info, warn or error")
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		wrong("LOG_FORMAT", c.Log.Format, "text or json")
+	}
+	if c.Thresholds.RepeatedFailures < 2 {
+		wrong("THRESHOLD_REPEATED_FAILURES", c.Thresholds.RepeatedFailures, "2 or more")
+	}
+	if c.Thresholds.RepeatedFailuresWindow < time.Minute || c.Thresholds.RepeatedFailuresWindow > 48*time.Hour {
+		wrong("THRESHOLD_REPEATED_FAILURES_WINDOW", c.Thresholds.RepeatedFailuresWindow, "1m to 48h")
+	}
+	return errors.Join(errs...)
+}
+
+// identifier reports whether s can stand unquoted as a ClickHouse identifier.
+func identifier(s string) bool {
+	for i, r := range s {
+		switch {
+		case r == '_', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z':
+		case r >= '0' && r <= '9' && i > 0:
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// needServers tells which addresses are missing for a command that works on external servers.
+func (c *config) needServers(kafka, clickHouse bool) error {
+	var errs []error
+	if kafka && len(c.Kafka.Brokers) == 0 {
+		errs = append(errs, errors.New("SIGNINDIAG_KAFKA_BROKERS is not set: expected host:port of the Kafka brokers (for a system on this machine alone use `signindiag up`)"))
+	}
+	if clickHouse && len(c.ClickHouse.Addresses) == 0 {
+		errs = append(errs, errors.New("SIGNINDIAG_CLICKHOUSE_ADDRESSES is not set: expected host:port of ClickHouse's native protocol (for a system on this machine alone use `signindiag up`)"))
+	}
+	return errors.Join(errs...)
+}
+
+// viewer returns who may see what.
+func (c *httpConfig) viewer() (lookup.StaticViewer, error) {
+	anonymous, err := lookup.ParseCapabilities(c.Capabilities)
+	if err != nil {
+		return lookup.StaticViewer{}, fmt.Errorf("%sHTTP_CAPABILITIES: %w", envPrefix, err)
+	}
+	tokens, err := lookup.ParseTokens(string(c.Tokens))
+	if err != nil {
+		return lookup.StaticViewer{}, fmt.Errorf("%sHTTP_TOKENS: %w", envPrefix, err)
+	}
+	return lookup.StaticViewer{Anonymous: anonymous, Tokens: tokens}, nil
+}
+
+func (c *logConfig) level() (slog.Level, error) {
+	var l slog.Level
+	err := l.UnmarshalText([]byte(c.Level))
+	return l, err
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/signindiag/signindiag/detectors"
+	"github.com/signindiag/signindiag/pipeline"
+	chschema "github.com/signindiag/signindiag/schemas/clickhouse"
+	"github.com/signindiag/signindiag/sinks"
+)
+
+// tlsConfig returns the TLS settings, nil without TLS. caFile replaces the system's certificate authorities.
+func tlsConfig(enabled bool, caFile, variable string) (*tls.Config, error) {
+	if !enabled {
+		return nil, nil
+	}
+	settings := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile == "" {
+		return settings, nil
+	}
+	text, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s%s: %w", envPrefix, variable, err)
+	}
+	settings.RootCAs = x509.NewCertPool()
+	if !settings.RootCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s%s=%s: expected certificates in PEM form, found none", envPrefix, variable, caFile)
+	}
+	return settings, nil
+}
+
+// server returns how to reach ClickHouse.
+func (c *clickHouseConfig) server() (sinks.Server, error) {
+	settings, err := tlsConfig(c.TLS, c.TLSCAFile, "CLICKHOUSE_TLS_CA_FILE")
+	if err != nil {
+		return sinks.Server{}, err
+	}
+	return sinks.Server{
+		Address: c.Addresses, Database: c.Database, Username: c.Username, Password: string(c.Password),
+		TLS: settings, Cluster: c.Cluster,
+	}, nil
+}
+
+// tables returns how the tables are rendered.
+func (c *clickHouseConfig) tables() chschema.Options {
+	return chschema.Options{
+		Database: c.Database, Cluster: c.Cluster,
+		Retention: chschema.Retention{
+			Diagnoses: c.RetentionDays, Incidents: c.RetentionDays,
+			Quarantine: c.RetentionDays, RawRecords: c.RawRetentionDays,
+		},
+	}
+}
+
+// detectors returns the thresholds of the windowed detections.
+func (c thresholdsConfig) detectors() detectors.Thresholds {
+	t := detectors.DefaultThresholds()
+	t.RepeatedFailures.Count = c.RepeatedFailures
+	t.RepeatedFailures.Window = c.RepeatedFailuresWindow
+	return t
+}
+
+// connection returns how to reach Kafka.
+func (c *kafkaConfig) connection() pipeline.KafkaConfig {
+	return pipeline.KafkaConfig{
+		Brokers: c.Brokers, TLS: c.TLS, TLSCAFile: c.TLSCAFile,
+		SASLMechanism: c.SASLMechanism, Username: c.SASLUsername, Password: string(c.SASLPassword),
+	}
+}
+
+// embed points the configuration at the embedded servers: what concerns external ones is set aside.
+func (c *config) embed(broker, clickHouse, snapshots string) {
+	c.Kafka.Brokers = []string{broker}
+	c.Kafka.EntitiesPartitions = upPartitions
+	c.Kafka.TLS, c.Kafka.SASLMechanism = false, ""
+	c.Kafka.Replication = 1
+	c.ClickHouse.Addresses = []string{clickHouse}
+	c.ClickHouse.Username, c.ClickHouse.Password = "default", ""
+	c.ClickHouse.TLS, c.ClickHouse.Cluster = false, ""
+	c.Snapshots.URL = "file://" + filepath.ToSlash(snapshots)
+}
