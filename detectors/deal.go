@@ -192,15 +192,16 @@ func (d *Dealer) part(s string) {
 // appendFolded appends s in lower case.
 func appendFolded(dst []byte, s string) []byte {
 	start := len(dst)
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c >= 0x80 {
-			return append(dst[:start], strings.ToLower(s)...)
+	dst = append(dst, s...)
+	wide := byte(0)
+	for i, c := range dst[start:] {
+		wide |= c
+		if c-'A' < 26 {
+			dst[start+i] = c + ('a' - 'A')
 		}
-		if c >= 'A' && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		dst = append(dst, c)
+	}
+	if wide >= 0x80 {
+		return append(dst[:start], strings.ToLower(s)...)
 	}
 	return dst
 }

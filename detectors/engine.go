@@ -69,7 +69,6 @@ type Engine struct {
 	view     View
 	affected []uint64
 	ofUser   []uint64
-	hasher   xxhash.Digest
 }
 
 // state is what a snapshot holds.
@@ -393,12 +392,12 @@ func (e *Engine) count(key uint64, rec *schemas.SignIn, entry, before *recentEnt
 	}
 	if at >= 0 && changed {
 		if number := e.grow(u, at, out, revision); number != 0 {
-			e.tell(u, number, out, revision)
+			e.tell(u, number, true, out, revision)
 		}
 	} else if changed || said {
 		window := e.thresholds.RepeatedFailures.Window.Microseconds()
 		if inc := u.incidentAt(entry.eventTime, window); inc != nil && !inc.indifferentTo(entry) {
-			e.tell(u, inc.number, out, revision)
+			e.tell(u, inc.number, changed || counts, out, revision)
 		}
 	}
 	e.users.touch(u, size, received)

@@ -537,13 +537,14 @@ func (v *FailureView) reset() {
 
 func (s *users) distinct(dst []string, fs []failure, of func(*failure) uint32) []string {
 	var seen [maxViewValues]uint32
-	n := 0
+	n, last := 0, uint32(0)
 next:
 	for i := range fs {
 		t := of(&fs[i])
-		if t == 0 {
+		if t == last || t == 0 {
 			continue
 		}
+		last = t
 		for _, x := range seen[:n] {
 			if x == t {
 				continue next

@@ -1,6 +1,7 @@
 package detectors
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"slices"
 
@@ -40,7 +41,7 @@ type incidentState struct {
 	number      uint32
 	id          [16]byte
 	first, last int64  // event times of its failures
-	emitted     uint64 // hash of the last row
+	emitted     uint64 // hash of what a success may change in the last row
 	signedIn    bool   // the last row's outcome was signed_in
 
 	count    int64 // failures that are no longer kept
@@ -76,6 +77,11 @@ func (i *incidentState) idString() string { return hex.EncodeToString(i.id[:]) }
 
 func (f *failure) values() [5]uint32 {
 	return [5]uint32{f.app, f.address, f.clientApp, f.operatingSystem, f.device}
+}
+
+// of reports whether the failure belongs to an incident.
+func (f *failure) of(incident uint32) bool {
+	return f.flags&failureMember != 0 && f.incident == incident
 }
 
 // absorb sums up a failure that is no longer kept one by one.
@@ -123,7 +129,7 @@ func (u *userState) incidentAt(t, window int64) *incidentState {
 	return nil
 }
 
-// stateOfKept returns the incident that a kept failure of the request id belongs to, nil when there is none.
+// incidentOf returns the incident that a kept failure of the request id belongs to, nil when there is none.
 func (s *users) incidentOf(u *userState, requestID string, hash uint64) *incidentState {
 	if len(u.incidents) == 0 {
 		return nil
@@ -210,21 +216,22 @@ func incidentID(kind string, entity uint64, requestID string) (id [16]byte) {
 	return id
 }
 
-// tell appends a revision of the incident when it says something new.
-func (e *Engine) tell(u *userState, number uint32, out *Rows, revision uint64) {
+// tell appends a revision of the incident: always when its failures changed, after a success only when that says
+// something new.
+func (e *Engine) tell(u *userState, number uint32, failed bool, out *Rows, revision uint64) {
 	inc := u.incident(number)
 	if inc == nil {
 		return
 	}
 	row := nextIncident(out)
 	e.fillIncident(u, inc, row)
-	if h := row.hash(&e.hasher); h != inc.emitted {
-		inc.emitted = h
-		inc.signedIn = row.Outcome == IncidentSignedIn
-		row.Revision = revision
+	h := row.hash()
+	if !failed && h == inc.emitted {
+		out.Incidents = out.Incidents[:len(out.Incidents)-1]
 		return
 	}
-	out.Incidents = out.Incidents[:len(out.Incidents)-1]
+	inc.emitted, inc.signedIn = h, row.Outcome == IncidentSignedIn
+	row.Revision = revision
 }
 
 // nextIncident appends an empty incident that reuses the memory of an earlier one at its place.
@@ -256,17 +263,17 @@ func (e *Engine) fillIncident(u *userState, inc *incidentState, row *Incident) {
 
 	var values [5][]uint32
 	var room [5][maxIncidentValues]uint32
+	var last [5]uint32
 	for k := range values {
 		values[k] = append(room[k][:0], inc.values[k]...)
 	}
-	var kept [MaxKeptFailures]failure
-	members := kept[:0]
+	kept := int64(0)
 	for j := range u.failures {
 		f := &u.failures[j]
-		if f.flags&failureMember == 0 || f.incident != inc.number {
+		if !f.of(inc.number) {
 			continue
 		}
-		members = append(members, *f)
+		kept++
 		if f.flags&failureLockout != 0 {
 			lockouts++
 		}
@@ -274,12 +281,16 @@ func (e *Engine) fillIncident(u *userState, inc *incidentState, row *Incident) {
 			row.RequestIDs = append(row.RequestIDs, s.requestID(f))
 		}
 		for k, t := range f.values() {
-			if t != 0 && len(values[k]) < maxIncidentValues && !slices.Contains(values[k], t) {
+			if t == 0 || t == last[k] {
+				continue
+			}
+			last[k] = t
+			if len(values[k]) < maxIncidentValues && !slices.Contains(values[k], t) {
 				values[k] = append(values[k], t)
 			}
 		}
 	}
-	total += int64(len(members))
+	total += kept
 	row.RequestIDsTotal = total
 	row.FirstSeen, row.LastSeen = inc.first, inc.last
 	for k, list := range [...]*[]string{&row.Applications, &row.Addresses, &row.ClientApps, &row.OperatingSystems, &row.Devices} {
@@ -297,8 +308,8 @@ func (e *Engine) fillIncident(u *userState, inc *incidentState, row *Incident) {
 			continue
 		}
 		before := inc.count
-		for j := range members {
-			if members[j].time <= x.time {
+		for j := range u.failures {
+			if f := &u.failures[j]; f.time <= x.time && f.of(inc.number) {
 				before++
 			}
 		}
@@ -309,6 +320,12 @@ func (e *Engine) fillIncident(u *userState, inc *incidentState, row *Incident) {
 	}
 	regular := int64(0)
 	if len(row.Applications) <= 1 && len(row.ClientApps) <= 1 && len(row.Devices) <= 1 && len(row.Addresses) <= 1 {
+		members := make([]failure, 0, MaxKeptFailures)
+		for j := range u.failures {
+			if f := &u.failures[j]; f.of(inc.number) {
+				members = append(members, *f)
+			}
+		}
 		regular = regularSeconds(members)
 	}
 	switch {
@@ -334,39 +351,15 @@ func (e *Engine) fillIncident(u *userState, inc *incidentState, row *Incident) {
 	)
 }
 
-// hash is a hash over everything that the row says, its revision aside.
-func (i *Incident) hash(d *xxhash.Digest) uint64 {
-	d.Reset()
-	text := func(s string) {
-		var n [4]byte
-		n[0], n[1], n[2], n[3] = byte(len(s)), byte(len(s)>>8), byte(len(s)>>16), byte(len(s)>>24)
-		d.Write(n[:])
-		d.WriteString(s)
-	}
-	number := func(v int64) {
-		var n [8]byte
-		for k := range n {
-			n[k] = byte(v >> (8 * k))
-		}
-		d.Write(n[:])
-	}
-	for _, s := range [...]string{i.IncidentID, i.Kind, i.Severity, i.EntityKind, i.EntityValue, i.TenantID, i.Outcome} {
-		text(s)
-	}
-	for _, list := range [...][]string{i.Users, i.Addresses, i.Applications, i.Devices, i.OperatingSystems, i.ClientApps, i.RequestIDs} {
-		number(int64(len(list)))
-		for _, s := range list {
-			text(s)
-		}
-	}
+// hash is a hash over what a success may change: outcome, severity and counts.
+func (i *Incident) hash() uint64 {
+	var room [256]byte
+	b := append(room[:0], i.Outcome...)
+	b = append(append(b, 0), i.Severity...)
 	for _, c := range i.Counts {
-		text(c.Name)
-		number(c.Value)
+		b = binary.LittleEndian.AppendUint64(b, uint64(c.Value))
 	}
-	number(i.FirstSeen)
-	number(i.LastSeen)
-	number(i.RequestIDsTotal)
-	return d.Sum64()
+	return xxhash.Sum64(b)
 }
 
 // isSilent reports whether a sign-in went without a person: it renewed a session.

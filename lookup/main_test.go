@@ -57,7 +57,7 @@ func record(n int) detectors.Diagnosis {
 		RequestID: request(n), CorrelationID: correlation(n), TenantID: tenant,
 		EventTime: at.UnixMicro(), ReceivedTime: at.Add(3 * time.Minute).UnixMilli(),
 		Category: "SignInLogs", User: "ada@contoso.example", UserID: guid("dddddddd", 1), App: "Office 365 Exchange Online",
-		Resource: "Exchange", ClientApp: "Browser", Address: "203.0.113.7", ErrorCode: 50126,
+		Resource: "Exchange", ClientApp: "Mobile Apps and Desktop clients", Address: "203.0.113.7", ErrorCode: 50126,
 		Outcome: detectors.OutcomeFailure, AttemptID: request(n), AttemptOutcome: detectors.AttemptFailed,
 		Scenario: "wrong_password", Severity: detectors.SeverityLow, Revision: detectors.Revision(1, int64(n)),
 	}
@@ -122,6 +122,13 @@ func (f *fixture) write(t testing.TB, rows *detectors.Rows) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
+	f.forget()
+}
+
+// forget makes the next question about freshness ask ClickHouse.
+func (f *fixture) forget() {
+	f.store.freshnessMu.Lock()
+	defer f.store.freshnessMu.Unlock()
 	f.store.freshnessAt = time.Time{}
 }
 
@@ -145,7 +152,7 @@ func (f *fixture) writeRaw(t testing.TB, records ...sinks.RawRecord) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	f.store.freshnessAt = time.Time{}
+	f.forget()
 }
 
 // story is the content of the tables of most tests:

@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/html"
 
+	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/schemas/catalogue"
 )
@@ -476,6 +477,7 @@ func TestPanicIsOneRequestOnly(t *testing.T) {
 func TestPages(t *testing.T) {
 	f := newFixture(t)
 	h := f.newServer(t, func(c *Config) { c.Demo = true }).Handler()
+	texts := map[string]string{}
 	check := func(name, target, token string, status int) {
 		t.Run(name, func(t *testing.T) {
 			response, body := get(t, h, target, token)
@@ -487,11 +489,12 @@ func TestPages(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkAccessible(t, root)
-			golden(t, name, outline(root))
+			golden(t, name, outline(root, texts))
 		})
 	}
 	check("home_empty", "/", "", 200)
 	f.story(t)
+	f.catalogueTexts(t, texts)
 	check("home", "/", "", 200)
 	check("recent", "/partials/recent", "", 200)
 	check("result_correlation", "/diagnoses/"+correlation(3), "", 200)
@@ -524,6 +527,34 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestResultIsComplete wants everything that the renderer says of a record on its page.
+func TestResultIsComplete(t *testing.T) {
+	f := newFixture(t)
+	f.story(t)
+	h := f.newServer(t, nil).Handler()
+	for n := 1; n <= 12; n++ {
+		result, err := f.store.Find(t.Context(), request(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, body := get(t, h, "/diagnoses/"+request(n), "")
+		report := f.renderer.Report(result.Diagnosis(), catalogue.AllCapabilities)
+		want := append([]string{report.Summary, f.renderer.Title(report.Scenario), report.CorrelationID, report.TenantID}, f.renderer.UnknownTexts(result.Diagnosis())...)
+		want = append(want, f.renderer.Why(result.Diagnosis(), catalogue.AllCapabilities)...)
+		for _, a := range report.Actions {
+			want = append(want, a.Text, a.Role)
+		}
+		for _, l := range report.Links {
+			want = append(want, l.Title, l.URL)
+		}
+		for _, text := range want {
+			if !strings.Contains(html.UnescapeString(body), text) {
+				t.Errorf("request %d: %q is not on the page", n, text)
+			}
+		}
+	}
+}
+
 // TestPagesEscape puts markup where names stand.
 func TestPagesEscape(t *testing.T) {
 	f := newFixture(t)
@@ -551,22 +582,113 @@ func TestPagesEscape(t *testing.T) {
 	}
 }
 
-// outline tells what a page means: landmarks, headings, tables, lists, links, form fields and texts, without classes.
-func outline(root *html.Node) string {
+// catalogueTexts adds what the catalogue and the renderer say of the story to texts, each under a name: the golden files
+// are about pages, and stay as they are when a sentence is worded better.
+func (f *fixture) catalogueTexts(t *testing.T, texts map[string]string) {
+	t.Helper()
+	for _, s := range f.catalogue.Scenarios() {
+		texts[s.Title] = "{title of " + s.Name + "}"
+	}
+	for _, k := range f.catalogue.EvidenceKeys() {
+		texts[k.Title] = "{title of " + k.Name + "}"
+	}
+	for _, i := range f.catalogue.Incidents() {
+		texts[i.Title] = "{title of incident " + i.Name + "}"
+	}
+	documents := func(links []detectors.Link) {
+		for _, l := range links {
+			texts[l.Title], texts[l.URL] = "{document}", "{address of document}"
+		}
+	}
+	actions := func(actions []detectors.Action) {
+		for _, a := range actions {
+			texts[a.Text], texts[a.Role] = "{action}", "{role}"
+		}
+	}
+	page, err := f.store.Search(t.Context(), SearchQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, capabilities := range []catalogue.Capability{catalogue.CapabilityRecords, catalogue.AllCapabilities} {
+		for i := range page.Records {
+			d := &page.Records[i]
+			report := f.renderer.Report(d, capabilities)
+			texts[report.Summary] = "{summary of " + d.RequestID[len(d.RequestID)-2:] + "}"
+			actions(report.Actions)
+			documents(report.Links)
+			for _, why := range f.renderer.Why(d, capabilities) {
+				texts[why] = "{why}"
+			}
+			for _, unknown := range f.renderer.UnknownTexts(d) {
+				texts[unknown] = "{unknown}"
+			}
+		}
+	}
+	incidents, err := f.store.Incidents(t.Context(), IncidentFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range incidents.Incidents {
+		visible := visibleIncident(&incidents.Incidents[i], catalogue.CapabilityRecords, withheld)
+		for _, incident := range []*detectors.Incident{&visible, &incidents.Incidents[i]} {
+			texts[string(f.renderer.IncidentSummary(nil, incident))] = "{summary of " + incident.IncidentID + "}"
+		}
+		actions(f.renderer.IncidentActions(visible.Kind))
+		for _, l := range f.catalogue.Incident(visible.Kind).Links {
+			documents([]detectors.Link{{Title: l.Title, URL: l.URL}})
+		}
+	}
+	code := NewCodeAnswer(f.catalogue.Code(50126))
+	texts[fmt.Sprintf("%d %s", code.Code, code.Symbol)], texts[code.Meaning], texts[code.Remediation] = "{code and name}", "{meaning}", "{remediation}"
+	texts[code.Link], texts[code.Category] = "{address of document}", "{family}"
+	delete(texts, "")
+}
+
+// outline tells what a page means: landmarks, headings, tables, lists, links, form fields and texts, without classes. A text
+// of texts stands under its name, and of a list of catalogue texts the first entry stands for all.
+func outline(root *html.Node, texts map[string]string) string {
+	say := func(text string) string {
+		text = strings.Join(strings.Fields(text), " ")
+		if name, ok := texts[text]; ok {
+			return name
+		}
+		if headline, rest, ok := strings.Cut(text, " · "); ok { // the title of a page
+			if scenario, subject, ok := strings.Cut(headline, ": "); ok && texts[scenario] != "" {
+				return texts[scenario] + ": " + subject + " · " + rest
+			}
+			if texts[headline] != "" {
+				return texts[headline] + " · " + rest
+			}
+		}
+		return text
+	}
 	var b strings.Builder
 	line := func(depth int, format string, args ...any) {
 		fmt.Fprintf(&b, "%s"+format+"\n", append([]any{strings.Repeat("  ", depth)}, args...)...)
 	}
 	var walk func(n *html.Node, depth int)
 	children := func(n *html.Node, depth int) {
+		most := -1
+		switch class := attribute(n, "class"); {
+		case class == "actions", class == "plain":
+			most = 1
+		case n.Data == "select":
+			most = 2
+		}
 		for c := range n.ChildNodes() {
+			if c.Type == html.ElementNode {
+				if most == 0 {
+					return
+				}
+				most--
+			}
 			walk(c, depth)
 		}
 	}
 	walk = func(n *html.Node, depth int) {
 		switch n.Type {
 		case html.TextNode:
-			if text := strings.Join(strings.Fields(n.Data), " "); text != "" {
+			if text := say(n.Data); text != "" {
 				line(depth, "%s", text)
 			}
 			return
@@ -581,7 +703,7 @@ func outline(root *html.Node) string {
 				if a.Key == name && !(name == "href" && strings.HasPrefix(a.Val, "/static/")) {
 					attributes += " " + name
 					if a.Val != "" {
-						attributes += "=" + a.Val
+						attributes += "=" + say(a.Val)
 					}
 				}
 			}
@@ -597,7 +719,7 @@ func outline(root *html.Node) string {
 			fallthrough
 		default:
 			if text, simple := onlyText(n); simple {
-				line(depth, "%s%s: %s", n.Data, attributes, text)
+				line(depth, "%s%s: %s", n.Data, attributes, say(text))
 				return
 			}
 			line(depth, "%s%s", n.Data, attributes)
@@ -729,7 +851,27 @@ func TestWriteText(t *testing.T) {
 		if err := WriteResult(&b, result, f.renderer, catalogue.AllCapabilities); err != nil {
 			t.Fatal(err)
 		}
-		golden(t, name, b.String())
+		// What the renderer writes is its own affair.
+		text := b.String()
+		all := reports(result.Records, f.renderer, catalogue.AllCapabilities)
+		replace := func(name string, write func(io.Writer) error) {
+			var own bytes.Buffer
+			if err := write(&own); err != nil {
+				t.Fatal(err)
+			}
+			if own.Len() > 0 && !strings.Contains(text, own.String()) {
+				t.Errorf("%s: %s is not in the text", id, name)
+			}
+			text = strings.Replace(text, own.String(), "{"+name+"}\n", 1)
+		}
+		replace("summary table", func(w io.Writer) error { return f.renderer.WriteSummaryTable(w, all...) })
+		replace("report", func(w io.Writer) error { return f.renderer.WriteText(w, all[result.Decisive]) })
+		if len(result.Incidents) > 0 {
+			replace("incidents", func(w io.Writer) error {
+				return writeIncidents(w, result.Incidents, f.renderer, catalogue.AllCapabilities)
+			})
+		}
+		golden(t, name, text)
 	}
 	var b bytes.Buffer
 	page, err := f.store.Search(t.Context(), SearchQuery{Limit: 2})
@@ -770,7 +912,11 @@ func TestWriteText(t *testing.T) {
 	if err := WriteIncident(&b, detail, f.renderer, catalogue.AllCapabilities); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "text_incidents", b.String())
+	for _, want := range []string{"incident-carol", "incident-surge", "Its records, newest first: 3 records", "2026-03-02 09:00:06"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the text of incidents does not hold %q:\n%s", want, b.String())
+		}
+	}
 	for _, write := range []func(io.Writer) error{
 		func(w io.Writer) error { return WriteIncident(w, detail, f.renderer, catalogue.AllCapabilities) },
 		func(w io.Writer) error { return WriteIncidents(w, incidents, f.renderer, catalogue.AllCapabilities) },

@@ -59,7 +59,8 @@ type Config struct {
 
 	// Compression of the entities topic; the zero value is none, up and run use CodecLZ4.
 	Compression Codec
-	// FetchBytes (2 MiB) bounds one fetch of one partition.
+	// FetchBytes (1 MiB) bounds one fetch of one partition, as it comes; JSON takes 5 to 20 times as much memory when it
+	// is decompressed.
 	FetchBytes int
 	// CommitInterval (1 s) is how often offsets are committed.
 	CommitInterval time.Duration
@@ -71,8 +72,8 @@ type Config struct {
 	// ReplayOnChange (48 h, the longest window) is how far back rows are made again when code, thresholds or
 	// catalogue change.
 	ReplayOnChange time.Duration
-	// LongestOutage (24 h) is how long a process may be away. The retention of the entities topic must hold the
-	// windows and lateness (72 h), the outage and the oldest snapshot.
+	// LongestOutage (24 h) is how long a process may be away, with the age of the snapshot that it begins with. The
+	// retention of the entities topic must hold that and the windows and lateness, 72 h.
 	LongestOutage time.Duration
 	// AllowShortRetention makes a retention that is too short a warning.
 	AllowShortRetention bool
@@ -105,7 +106,7 @@ func (c Config) withDefaults() Config {
 	set(&c.LongestOutage, 24*time.Hour)
 	set(&c.StopTimeout, 20*time.Second)
 	if c.FetchBytes == 0 {
-		c.FetchBytes = 2 << 20
+		c.FetchBytes = 1 << 20
 	}
 	if c.SnapshotRecords == 0 {
 		c.SnapshotRecords = 200_000

@@ -160,14 +160,14 @@ func runGroup(ctx context.Context, k *Kafka, c Config, stage string, topics []st
 	failed := make(chan error, 1)
 	for {
 		gen, err := group.Next(ctx)
+		select {
+		case err := <-failed:
+			return err
+		default:
+		}
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, kafka.ErrGroupClosed) {
 				return nil
-			}
-			select {
-			case err := <-failed:
-				return err
-			default:
 			}
 			// kafka-go joins again by itself; an error here is one attempt.
 			continue
@@ -192,10 +192,5 @@ func runGroup(ctx context.Context, k *Kafka, c Config, stage string, topics []st
 				}
 			}
 		})
-		select {
-		case err := <-failed:
-			return err
-		default:
-		}
 	}
 }

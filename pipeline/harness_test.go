@@ -619,14 +619,17 @@ func (p *process) kill() {
 	}
 }
 
+// patience bounds what must come true; a healthy run needs a fraction of it.
+const patience = 30 * time.Second
+
 // eventually waits for a condition that must come true.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !condition() {
 		if time.Now().After(deadline) {
 			pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			t.Fatalf("%s: not in 60 s", what)
+			t.Fatalf("%s: not in %s", what, patience)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

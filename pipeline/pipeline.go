@@ -180,7 +180,7 @@ func (p *Pipeline) prepare(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	want := windowsAndLateness + c.LongestOutage + c.SnapshotInterval
+	want := windowsAndLateness + c.LongestOutage
 	if err := p.deps.Kafka.CheckRetention(ctx, c.EntitiesTopic, want, p.log); err != nil {
 		if !c.AllowShortRetention {
 			return err

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
 )
 
@@ -80,9 +81,11 @@ func produceRawOne(t testing.TB, k *Kafka, values ...string) {
 // errors after doing the work, and compares the rows with those of a single thread.
 func TestCrashes(t *testing.T) {
 	s := seed(t)
-	rounds := 6
-	if testing.Short() {
-		rounds = 2
+	rounds := 3
+	if v := os.Getenv("SIGNINDIAG_TEST_ROUNDS"); v != "" {
+		if _, err := fmt.Sscan(v, &rounds); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
@@ -178,8 +181,42 @@ func TestCrashes(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.check(t, count, users)
+			if broken := brokenRecords(t, k, w.config.RawPartitions); len(w.tables.quarantined) != broken {
+				t.Errorf("%d records are in quarantine, want %d", len(w.tables.quarantined), broken)
+			}
+			if len(w.tables.raw) != count {
+				t.Errorf("%d records as received, want %d", len(w.tables.raw), count)
+			}
 		})
 	}
+}
+
+// brokenRecords reads the raw topic and counts what cannot be decoded.
+func brokenRecords(t *testing.T, k *Kafka, partitions int) (broken int) {
+	t.Helper()
+	for i := range partitions {
+		_, end, err := k.ListOffsets(t.Context(), "raw", i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := NewReader(k, ReaderConfig{Topic: "raw", Partition: i, Logger: logger(t)})
+		defer r.Close()
+		for next := int64(0); next < end; {
+			b, err := r.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, rec := range b.Records {
+				schemas.NewDecoder().Decode(rec.Value, time.UnixMilli(rec.Time), func(_ int, d *schemas.Decoded) {
+					if d.Kind == schemas.KindBroken {
+						broken++
+					}
+				})
+			}
+			next = b.Next
+		}
+	}
+	return broken
 }
 
 // TestZombie lets two processes that both believe to own everything work on the same topics.

@@ -616,6 +616,8 @@ func (w *writer[B]) insertSettings(token string) []ch.Setting {
 		{Key: "deduplicate_blocks_in_dependent_materialized_views", Value: "1", Important: true},
 		// With it the server would cut blocks of its own, under tokens of its own.
 		{Key: "async_insert", Value: "0", Important: true},
+		// A block holds a key once, so merging it with itself before it is written finds nothing.
+		{Key: "optimize_on_insert", Value: "0", Important: true},
 		{Key: "max_execution_time", Value: strconv.Itoa(int(max(w.cfg.insertTimeout.Seconds(), 1))), Important: true},
 	}
 	if w.cfg.server.Cluster != "" {
