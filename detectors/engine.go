@@ -21,9 +21,11 @@ const DecisionVersion = 1
 // Defaults of Options.
 const (
 	DefaultMergeHorizon = 2*time.Hour + 15*time.Minute // MFA details may take about 2 h to settle
-	DefaultAttemptGap   = 15 * time.Minute
-	DefaultRecentBytes  = 64 << 20
-	DefaultStateBytes   = 128 << 20
+	// DefaultRecentHorizon is the longest window: a record that is late by less may still change an earlier row.
+	DefaultRecentHorizon = 48 * time.Hour
+	DefaultAttemptGap    = 15 * time.Minute
+	DefaultRecentBytes   = 64 << 20
+	DefaultStateBytes    = 128 << 20
 )
 
 // Options configure an Engine. Zero values mean the defaults. All but Epoch take part in what an engine decides.
@@ -34,6 +36,9 @@ type Options struct {
 	Thresholds Thresholds
 	// MergeHorizon is how long, by Kafka time of the raw messages, parts and versions of a record are united.
 	MergeHorizon time.Duration
+	// RecentHorizon is how long, by Kafka time of the raw messages, a record is kept so that its row can be revised, as far as
+	// RecentBytes allows. It is not below MergeHorizon.
+	RecentHorizon time.Duration
 	// AttemptGap is the longest time between neighbours of one attempt, by event time.
 	AttemptGap time.Duration
 	// RecentBytes bounds the recent records that an engine keeps for merging and for rows that change later:
@@ -121,6 +126,7 @@ func NewEngine(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("make engine: %w", err)
 	}
 	o.MergeHorizon = cmp.Or(o.MergeHorizon, DefaultMergeHorizon)
+	o.RecentHorizon = max(cmp.Or(o.RecentHorizon, DefaultRecentHorizon), o.MergeHorizon)
 	o.AttemptGap = cmp.Or(o.AttemptGap, DefaultAttemptGap)
 	o.RecentBytes = cmp.Or(o.RecentBytes, DefaultRecentBytes)
 	o.StateBytes = cmp.Or(o.StateBytes, DefaultStateBytes)
@@ -140,7 +146,7 @@ func (e *Engine) newState() *state {
 	s := new(state)
 	s.fence.init()
 	s.attempts.init(&s.recent, e.options.AttemptGap.Microseconds())
-	s.recent.init(e.options.RecentBytes, e.options.MergeHorizon.Milliseconds(), s.attempts.onEvict)
+	s.recent.init(e.options.RecentBytes, e.options.RecentHorizon.Milliseconds(), s.attempts.onEvict)
 	s.users.init(e.options.StateBytes)
 	return s
 }
@@ -153,7 +159,7 @@ func (e *Engine) SetEpoch(epoch uint16) { e.epoch = epoch }
 func (e *Engine) Fingerprint() uint64 {
 	var b []byte
 	for _, v := range [...]uint64{
-		DecisionVersion, e.thresholds.Fingerprint(), e.catalogue.Fingerprint(), uint64(e.options.MergeHorizon),
+		DecisionVersion, e.thresholds.Fingerprint(), e.catalogue.Fingerprint(), uint64(e.options.MergeHorizon), uint64(e.options.RecentHorizon),
 		uint64(e.options.AttemptGap), uint64(e.options.RecentBytes), uint64(e.options.StateBytes),
 	} {
 		b = binary.LittleEndian.AppendUint64(b, v)
@@ -316,7 +322,7 @@ func (e *Engine) unite(old uint64, rec *schemas.SignIn, received int64) (*schema
 	if !schemas.IsGroupingID(rec.RequestId) && e.known.EventTime != rec.EventTime {
 		return rec, false, 0 // an id such as "" or zeros that many records share
 	}
-	if horizon := e.recent.horizon; o.received != 0 && received != 0 && received-o.received > horizon {
+	if horizon := e.options.MergeHorizon.Milliseconds(); o.received != 0 && received != 0 && received-o.received > horizon {
 		if rec.ProcessingTime != 0 && rec.ProcessingTime < e.known.ProcessingTime {
 			return nil, true, old // an old copy says nothing new
 		}

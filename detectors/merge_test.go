@@ -122,12 +122,11 @@ func TestBeyondTheHorizonANewerCopyReplaces(t *testing.T) {
 		f := newFeeder(t, Options{})
 		f.received = 1
 		f.add(testRecord(0, 1, 0, codeWrong, func(r *schemas.SignIn) { r.Policies = []*schemas.Policy{{Id: "a"}} }))
-		f.received += int64((DefaultMergeHorizon + time.Second) / time.Millisecond)
-		if !held {
-			f.add(testRecord(5, 2, 0, 0)) // lets the record go
+		if held {
+			f.received += int64((DefaultMergeHorizon + time.Second) / time.Millisecond)
 		} else {
-			f.engine.recent.horizon *= 2 // keeps it in the store ...
-			f.engine.recent.at(1).received -= f.engine.recent.horizon / 2
+			f.received += int64((DefaultRecentHorizon + time.Second) / time.Millisecond)
+			f.add(testRecord(5, 2, 0, 0)) // lets the record go
 		}
 		f.add(testRecord(0, 1, 0, codeWrong, func(r *schemas.SignIn) {
 			r.Policies = []*schemas.Policy{{Id: "b"}}

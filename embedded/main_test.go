@@ -71,7 +71,7 @@ func playRole(text string) error {
 		return err
 	}
 	var ready announcement
-	stop := func() error { return nil }
+	var stop func() error
 	switch r.Part {
 	case "broker":
 		b, err := embedded.StartBroker(embedded.BrokerConfig{DataDir: r.Dir})

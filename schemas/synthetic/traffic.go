@@ -77,7 +77,6 @@ type Traffic struct {
 	nets  [1]NetworkLocation
 	reqs  [1]RequirementPolicy
 	life  [1]string
-	risks [1]string
 }
 
 // ringSeconds is how far ahead deliveries are kept by the second; later ones go to a heap.
