@@ -660,13 +660,22 @@ func (w *writer[B]) dialServer(ctx context.Context, address string) (connection,
 		Database:         systemDatabase, // INSERTs name theirs, and it may not exist yet
 		User:             s.Username,
 		Password:         s.Password,
-		Compression:      ch.CompressionLZ4,
+		Compression:      compressionFor(address),
 		ClientName:       "signindiag",
 		TLS:              s.TLS,
 		Dialer:           &net.Dialer{Timeout: s.DialTimeout},
 		DialTimeout:      s.DialTimeout,
 		HandshakeTimeout: s.DialTimeout,
 	})
+}
+
+// compressionFor returns LZ4, and none on loopback, where packing and unpacking on the same cores costs more than the bytes.
+func compressionFor(address string) ch.Compression {
+	host, _, err := net.SplitHostPort(address)
+	if err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback()) {
+		return ch.CompressionDisabled
+	}
+	return ch.CompressionLZ4
 }
 
 // failed records that an attempt failed and returns how long to wait before the next one.
