@@ -219,13 +219,13 @@ func (s *Store) Incident(ctx context.Context, id string) (*IncidentDetail, error
 		return nil, err
 	}
 	var keys []recordKey
-	err = s.query(ctx, what, `SELECT correlation_id, request_id, tenant_id FROM incident_members_by_incident FINAL
+	err = s.query(ctx, what, `SELECT correlation_id, request_id, tenant_id, toUnixTimestamp64Micro(event_time) FROM incident_members_by_incident FINAL
 		WHERE tenant_id = {tenant:String} AND incident_id = {id:String}
 		ORDER BY event_time DESC, request_id DESC, correlation_id DESC LIMIT {limit:UInt32}`,
 		append(parameters, named("limit", maxIncidentRecords)),
 		func(rows driver.Rows) error {
 			var k recordKey
-			if err := rows.Scan(&k.correlation, &k.request, &k.tenant); err != nil {
+			if err := rows.Scan(&k.correlation, &k.request, &k.tenant, &k.event); err != nil {
 				return err
 			}
 			keys = append(keys, k)
@@ -234,6 +234,6 @@ func (s *Store) Incident(ctx context.Context, id string) (*IncidentDetail, error
 	if err != nil {
 		return nil, err
 	}
-	detail.Records, err = s.recordsByKey(ctx, what, keys)
+	detail.Records, err = s.recordsByKey(ctx, what, keys, filter{})
 	return detail, err
 }

@@ -161,7 +161,7 @@ func (f *fixture) writeRaw(t testing.TB, records ...sinks.RawRecord) {
 //	correlation 3: bob is blocked by a policy at risk (requests 3 an interrupt, 4 the block, 5 a success elsewhere)
 //	correlation 6: carol types a wrong password (request 6), in two revisions; 6 has an incident with 7 and 8
 //	request 9: no correlation id; request 10: the zero correlation id, as 11
-//	request 12: a workload's
+//	request 12: a workload's; request 13: a session that ended
 func (f *fixture) story(t testing.TB) {
 	t.Helper()
 	set := func(d *detectors.Diagnosis, change func(*detectors.Diagnosis)) detectors.Diagnosis {
@@ -242,6 +242,10 @@ func (f *fixture) story(t testing.TB) {
 	rows.Members = append(rows.Members, detectors.IncidentMember{
 		IncidentID: "incident-surge", TenantID: tenant, RequestID: request(4), CorrelationID: correlation(3), EventTime: blocked.EventTime, Revision: detectors.Revision(1, 4),
 	})
+	// A session that ended is no problem.
+	add(one(13, func(d *detectors.Diagnosis) {
+		d.ErrorCode, d.Scenario, d.Severity = 70043, "token_session", detectors.SeverityInfo
+	}))
 	f.write(t, rows)
 	// A second revision of carol's record, in another block.
 	f.write(t, &detectors.Rows{Diagnoses: []detectors.Diagnosis{one(6, func(d *detectors.Diagnosis) {

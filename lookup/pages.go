@@ -318,6 +318,9 @@ func (s *Server) incidentView(i *detectors.Incident, capabilities catalogue.Capa
 		}
 	}
 	for _, c := range report.Counts {
+		if c.Value == 0 {
+			continue
+		}
 		v.Counts = append(v.Counts, countView{strings.ReplaceAll(c.Name, "_", " "), c.Value})
 	}
 	for _, list := range []factView{

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,8 +40,8 @@ type SearchQuery struct {
 	Around time.Time
 	// Flagged selects the sign-ins that their user flagged for review.
 	Flagged bool
-	// Problems selects failures and interrupts that nothing followed, and whatever else has a severity
-	// of medium or higher.
+	// Problems selects failures and interrupts that nothing followed, and whatever else has a severity of medium or
+	// higher. A severity of info is never a problem: sessions end and prompts wait all the time.
 	Problems bool
 	Outcome  string // success, failure, interrupted or resolved
 	Scenario string // as the headline or in also
@@ -146,18 +147,19 @@ func (q *SearchQuery) digest() string {
 		strconv.FormatBool(q.Problems), q.Outcome, q.Scenario, code)
 }
 
-// recordKey is the key of a row of diagnoses.
-type recordKey struct{ correlation, request, tenant string }
-
-// found is a row of a search, before its evidence is read.
-type found struct {
-	recordKey
-	event int64
+// recordKey is the key of a row of diagnoses, and its event time, which never changes.
+type recordKey struct {
+	correlation, request, tenant string
+	event                        int64 // microseconds since the Unix epoch
 }
 
 // searchSpans are how far back a search without a user looks, one after the other, until a page is full: the table is
 // in the order of users, so what such a search costs is the number of rows in its span. 0 is without an end.
 var searchSpans = []time.Duration{6 * time.Hour, 48 * time.Hour, 14 * 24 * time.Hour, 0}
+
+// maxSearchRounds bounds how often candidates are read for one page. More than one round is needed only where many
+// records no longer fit in their newest revision; the page then ends early, with a cursor.
+const maxSearchRounds = 20
 
 // Search returns records that a query selects, newest first, in their newest revision. A query that cannot be is a
 // *QueryError; one that takes too long is ErrTooExpensive.
@@ -178,9 +180,8 @@ func (s *Store) Search(ctx context.Context, q SearchQuery) (*SearchPage, error) 
 	if err != nil {
 		return nil, err
 	}
-
 	spans := []time.Duration{0}
-	newest := s.now().Add(100 * 365 * 24 * time.Hour)
+	var newest time.Time
 	switch {
 	case !q.Around.IsZero() || q.User != "":
 	case after != nil:
@@ -197,122 +198,177 @@ func (s *Store) Search(ctx context.Context, q SearchQuery) (*SearchPage, error) 
 			return &SearchPage{}, nil
 		}
 	}
-	var rows []found
+	page := &SearchPage{}
 	for _, span := range spans {
 		from := time.UnixMicro(0)
 		if span > 0 {
 			from = newest.Add(-span)
 		}
-		rows, err = s.searchRows(ctx, &q, from, after, limit+1)
+		// Every span goes on where the one before it ended.
+		var more bool
+		more, after, err = s.searchSpan(ctx, &q, from, after, limit+1, page)
 		if err != nil {
 			return nil, err
 		}
-		if len(rows) > limit {
+		if more {
+			page.NextCursor = keyCursor(digest, after)
+		}
+		if more || len(page.Records) > limit {
 			break
 		}
 	}
-	page := &SearchPage{}
-	if len(rows) > limit {
-		rows = rows[:limit]
-		last := rows[limit-1]
-		page.NextCursor = cursor{Filter: digest, Time: last.event, ID: last.request, Tenant: last.tenant, Correlation: last.correlation}.String()
+	if len(page.Records) > limit {
+		page.Records = page.Records[:limit]
+		last := &page.Records[limit-1]
+		page.NextCursor = cursor{Filter: digest, Time: last.EventTime, ID: last.RequestID, Tenant: last.TenantID, Correlation: last.CorrelationID}.String()
 	}
-	keys := make([]recordKey, len(rows))
-	for i := range rows {
-		keys[i] = rows[i].recordKey
-	}
-	page.Records, err = s.recordsByKey(ctx, "search sign-ins", keys)
-	return page, err
+	return page, nil
 }
 
-// searchRows asks diagnoses_by_user. The clauses are constants; only the query's values vary.
-func (s *Store) searchRows(ctx context.Context, q *SearchQuery, from time.Time, after *cursor, limit int) ([]found, error) {
-	to := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC) // the end of the table's range
+func keyCursor(digest string, c *cursor) string {
+	c.Filter = digest
+	return c.String()
+}
+
+// searchSpan adds the records after a cursor and not before a time to the page until it has want records. It reads
+// candidates, rows of which any revision fits, and keeps those of which the newest does. It returns the cursor of
+// the last candidate, and whether it gave up with candidates left.
+func (s *Store) searchSpan(ctx context.Context, q *SearchQuery, from time.Time, after *cursor, want int, page *SearchPage) (more bool, last *cursor, err error) {
+	f := q.filter(from)
+	for range maxSearchRounds {
+		// Twice as many, since revisions that are not merged yet are candidates too.
+		batch := 2 * (want - len(page.Records))
+		candidates, err := s.candidates(ctx, f, after, batch)
+		if err != nil {
+			return false, nil, err
+		}
+		if len(candidates) > 0 {
+			k := candidates[len(candidates)-1]
+			after = &cursor{Time: k.event, ID: k.request, Tenant: k.tenant, Correlation: k.correlation}
+		}
+		records, err := s.recordsByKey(ctx, "search sign-ins", candidates, f)
+		if err != nil {
+			return false, nil, err
+		}
+		page.Records = append(page.Records, records...)
+		if len(candidates) < batch || len(page.Records) >= want {
+			return false, after, nil
+		}
+	}
+	return true, after, nil
+}
+
+// filter is the condition of a search, for diagnoses_by_user and for diagnoses alike. The clauses are constants; only
+// the parameters vary.
+type filter struct {
+	clauses    []string
+	parameters []parameter
+}
+
+func (f *filter) where(clause string, p ...parameter) {
+	f.clauses = append(f.clauses, clause)
+	f.parameters = append(f.parameters, p...)
+}
+
+// tableEnd is the end of the tables' range of event times.
+var tableEnd = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (q *SearchQuery) filter(from time.Time) filter {
+	var f filter
+	to := tableEnd
 	if !q.Around.IsZero() {
 		from, to = q.Around.Add(-searchWindow), q.Around.Add(searchWindow)
 	}
-	clauses := []string{
-		`event_time >= fromUnixTimestamp64Micro({from:Int64})`,
-		`event_time <= fromUnixTimestamp64Micro({to:Int64})`,
-	}
-	parameters := []parameter{micros("from", from), micros("to", to), named("limit", limit)}
-	where := func(clause string, p ...parameter) {
-		clauses = append(clauses, clause)
-		parameters = append(parameters, p...)
-	}
+	f.where(`event_time >= fromUnixTimestamp64Micro({from:Int64})`, micros("from", from))
+	f.where(`event_time <= fromUnixTimestamp64Micro({to:Int64})`, micros("to", to))
 	switch {
 	case q.User == "":
 	case schemas.IsGroupingID(q.User):
-		where(`user_id IN {user_ids:Array(String)}`, named("user_ids", spellings(strings.ToLower(q.User))))
+		f.where(`user_id IN {user_ids:Array(String)}`, named("user_ids", spellings(strings.ToLower(q.User))))
 	case strings.Contains(q.User, "@"):
-		where(`lowerUTF8(user) = lowerUTF8({user:String})`, named("user", q.User))
+		f.where(`lowerUTF8(user) = lowerUTF8({user:String})`, named("user", q.User))
 	default:
-		where(`startsWith(lowerUTF8(user), lowerUTF8({user:String}))`, named("user", q.User))
+		f.where(`startsWith(lowerUTF8(user), lowerUTF8({user:String}))`, named("user", q.User))
 	}
 	if q.App != "" {
-		where(`positionUTF8(lowerUTF8(app), lowerUTF8({app:String})) > 0`, named("app", q.App))
+		f.where(`positionUTF8(lowerUTF8(app), lowerUTF8({app:String})) > 0`, named("app", q.App))
 	}
 	if q.Address != "" {
-		where(`lower(address) = lower({address:String})`, named("address", q.Address))
+		f.where(`lower(address) = lower({address:String})`, named("address", q.Address))
 	}
 	if q.Flagged {
-		where(`(has(also, 'flagged') OR scenario = 'flagged')`)
+		f.where(`(has(also, 'flagged') OR scenario = 'flagged')`)
 	}
 	if q.Problems {
-		where(`(outcome = 'failure' OR outcome = 'interrupted' OR severity IN ('medium', 'high', 'critical'))`)
+		f.where(`severity != 'info' AND (outcome IN ('failure', 'interrupted') OR severity IN ('medium', 'high', 'critical'))`)
 	}
 	if q.Outcome != "" {
-		where(`outcome = {outcome:String}`, named("outcome", q.Outcome))
+		f.where(`outcome = {outcome:String}`, named("outcome", q.Outcome))
 	}
 	if q.Scenario != "" {
-		where(`(scenario = {scenario:String} OR has(also, {scenario:String}))`, named("scenario", q.Scenario))
+		f.where(`(scenario = {scenario:String} OR has(also, {scenario:String}))`, named("scenario", q.Scenario))
 	}
 	if q.Code != nil {
-		where(`error_code = {code:Int32}`, named("code", *q.Code))
+		f.where(`error_code = {code:Int32}`, named("code", *q.Code))
 	}
+	return f
+}
+
+// candidates returns the keys of up to limit rows of which some revision fits, newest first, each key once.
+func (s *Store) candidates(ctx context.Context, f filter, after *cursor, limit int) ([]recordKey, error) {
+	clauses, parameters := f.clauses, append(slices.Clip(f.parameters), named("limit", limit))
 	if after != nil {
-		where(`event_time <= fromUnixTimestamp64Micro({after_time:Int64})`, named("after_time", after.Time))
-		where(`(event_time, request_id, tenant_id, correlation_id) < (fromUnixTimestamp64Micro({after_time:Int64}), {after_id:String}, {after_tenant:String}, {after_correlation:String})`,
-			named("after_id", after.ID), named("after_tenant", after.Tenant), named("after_correlation", after.Correlation))
+		clauses = append(slices.Clip(clauses),
+			`event_time <= fromUnixTimestamp64Micro({after_time:Int64})`,
+			`(event_time, request_id, tenant_id, correlation_id) < (fromUnixTimestamp64Micro({after_time:Int64}), {after_id:String}, {after_tenant:String}, {after_correlation:String})`)
+		parameters = append(parameters, named("after_time", after.Time), named("after_id", after.ID), named("after_tenant", after.Tenant), named("after_correlation", after.Correlation))
 	}
-	var rows []found
+	var keys []recordKey
 	err := s.query(ctx, "search sign-ins", `
-		SELECT correlation_id, request_id, tenant_id, toUnixTimestamp64Micro(event_time) FROM diagnoses_by_user FINAL
+		SELECT correlation_id, request_id, tenant_id, toUnixTimestamp64Micro(event_time) FROM diagnoses_by_user
 		WHERE `+strings.Join(clauses, "\n\t\t  AND ")+`
 		ORDER BY event_time DESC, request_id DESC, tenant_id DESC, correlation_id DESC LIMIT {limit:UInt32}`, parameters,
 		func(r driver.Rows) error {
-			var f found
-			if err := r.Scan(&f.correlation, &f.request, &f.tenant, &f.event); err != nil {
+			var k recordKey
+			if err := r.Scan(&k.correlation, &k.request, &k.tenant, &k.event); err != nil {
 				return err
 			}
-			rows = append(rows, f)
+			keys = append(keys, k)
 			return nil
 		})
-	return rows, err
+	return keys, err
 }
 
-// recordsByKey returns the records with the given keys in the order of the keys. A key without a record, which a
-// retention that just struck may leave, is left out.
-func (s *Store) recordsByKey(ctx context.Context, what string, keys []recordKey) ([]detectors.Diagnosis, error) {
+// recordsByKey returns the records with the given keys in the order of the keys, each once, where their newest revision
+// fits the filter. A key without a record, which a retention that just struck may leave, is left out.
+func (s *Store) recordsByKey(ctx context.Context, what string, keys []recordKey, f filter) ([]detectors.Diagnosis, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
 	place := make(map[recordKey]int, len(keys))
-	correlations, requests := make([]string, len(keys)), make([]string, len(keys))
+	correlations, requests := make([]string, 0, len(keys)), make([]string, 0, len(keys))
+	first, last := keys[0].event, keys[0].event
 	for i, k := range keys {
 		place[k] = i
-		correlations[i], requests[i] = k.correlation, k.request
+		correlations, requests = append(correlations, k.correlation), append(requests, k.request)
+		first, last = min(first, k.event), max(last, k.event)
 	}
+	rest := ""
+	if len(f.clauses) > 0 {
+		rest = "WHERE " + strings.Join(f.clauses, "\n\t\t  AND ")
+	}
+	// The times leave out the parts of the table that cannot hold a key.
 	read, err := s.records(ctx, what, `
-		WHERE correlation_id IN {correlations:Array(String)} AND request_id IN {requests:Array(String)}`,
-		named("correlations", correlations), named("requests", requests))
+		event_time >= fromUnixTimestamp64Micro({first:Int64}) AND event_time <= fromUnixTimestamp64Micro({last:Int64})
+		AND correlation_id IN {correlations:Array(String)} AND request_id IN {requests:Array(String)}`, rest,
+		append(slices.Clip(f.parameters), named("first", first), named("last", last), named("correlations", correlations), named("requests", requests))...)
 	if err != nil {
 		return nil, err
 	}
 	ordered := make([]*detectors.Diagnosis, len(keys))
 	for i := range read {
 		d := &read[i]
-		if at, ok := place[recordKey{d.CorrelationID, d.RequestID, d.TenantID}]; ok {
+		if at, ok := place[recordKey{d.CorrelationID, d.RequestID, d.TenantID, d.EventTime}]; ok {
 			ordered[at] = d
 		}
 	}

@@ -195,9 +195,9 @@ func (s *Store) findRequest(ctx context.Context, r *Result) error {
 	if err != nil || len(correlations) == 0 {
 		return err
 	}
-	own, err := s.records(ctx, "look up a request id", `
-		WHERE correlation_id IN {correlations:Array(String)} AND request_id IN {ids:Array(String)}
-		ORDER BY event_time DESC, request_id DESC, tenant_id DESC LIMIT 100`,
+	own, err := s.records(ctx, "look up a request id",
+		`correlation_id IN {correlations:Array(String)} AND request_id IN {ids:Array(String)}`,
+		`ORDER BY event_time DESC, request_id DESC, tenant_id DESC LIMIT 100`,
 		named("correlations", correlations), named("ids", ids))
 	if err != nil || len(own) == 0 {
 		return err
@@ -227,9 +227,8 @@ func (s *Store) findRequest(ctx context.Context, r *Result) error {
 
 // recordsOfCorrelation returns the newest records of a correlation id, oldest first, and how many it has.
 func (s *Store) recordsOfCorrelation(ctx context.Context, ids []string) ([]detectors.Diagnosis, uint64, error) {
-	records, err := s.records(ctx, "look up a correlation id", `
-		WHERE correlation_id IN {ids:Array(String)}
-		ORDER BY event_time DESC, request_id DESC, tenant_id DESC LIMIT {limit:UInt32}`,
+	records, err := s.records(ctx, "look up a correlation id", `correlation_id IN {ids:Array(String)}`,
+		`ORDER BY event_time DESC, request_id DESC, tenant_id DESC LIMIT {limit:UInt32}`,
 		named("ids", ids), named("limit", maxRecords+1))
 	if err != nil {
 		return nil, 0, err
@@ -249,17 +248,29 @@ func (s *Store) recordsOfCorrelation(ctx context.Context, ids []string) ([]detec
 	return records, total, nil
 }
 
-// selectRecords lists the columns of a record in the order in which records scans them.
-const selectRecords = `
-	SELECT request_id, correlation_id, tenant_id, toUnixTimestamp64Micro(event_time), toUnixTimestamp64Milli(received_time),
+// recordColumns lists the columns of a record in the order in which records scans them.
+const recordColumns = `request_id, correlation_id, tenant_id, event_time, received_time,
 		category, user, user_id, app, resource, client_app, address, error_code, outcome, attempt_id, attempt_outcome,
-		scenario, also, severity, evidence, unknown, incidents, revision
-	FROM diagnoses FINAL `
+		scenario, also, severity, evidence, unknown, incidents, revision`
 
-// records returns rows of diagnoses in their newest revision. The clauses are a constant text.
-func (s *Store) records(ctx context.Context, what, clauses string, parameters ...parameter) ([]detectors.Diagnosis, error) {
+// recordsQuery is the text of a query for rows of diagnoses in their newest revision. where may look at what is the
+// same in all revisions (the key and event_time), rest follows and may look at everything. LIMIT 1 BY does the work of
+// FINAL here and lets the server read evidence only where the key fits.
+func recordsQuery(where, rest string) string {
+	return `
+	SELECT * REPLACE (toUnixTimestamp64Micro(event_time) AS event_time, toUnixTimestamp64Milli(received_time) AS received_time) FROM (
+		SELECT * FROM (
+			SELECT ` + recordColumns + `
+			FROM diagnoses WHERE ` + where + `
+			ORDER BY revision DESC LIMIT 1 BY correlation_id, request_id, tenant_id
+		) ` + rest + `
+	)`
+}
+
+// records returns rows of diagnoses in their newest revision, as recordsQuery selects them.
+func (s *Store) records(ctx context.Context, what, where, rest string, parameters ...parameter) ([]detectors.Diagnosis, error) {
 	var records []detectors.Diagnosis
-	err := s.query(ctx, what, selectRecords+clauses, parameters, func(rows driver.Rows) error {
+	err := s.query(ctx, what, recordsQuery(where, rest), parameters, func(rows driver.Rows) error {
 		var d detectors.Diagnosis
 		var evidence string
 		err := rows.Scan(&d.RequestID, &d.CorrelationID, &d.TenantID, &d.EventTime, &d.ReceivedTime,

@@ -73,8 +73,8 @@ func bigSignIn(dst []byte, n int) []byte {
 	return b.Bytes()
 }
 
-// TestMain of the package would run this as a test; the environment makes it a broker in a process of its own, so
-// that its work does not count as the pipeline's.
+// brokerVariable makes TestBrokerProcess a broker in a process of its own, so that its work does not count as the
+// pipeline's.
 const brokerVariable = "SIGNINDIAG_BENCH_BROKER"
 
 func brokerProcess(b *testing.B) string {

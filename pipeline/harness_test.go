@@ -503,10 +503,7 @@ func (s *memoryRecords) Flush(context.Context) error {
 	for _, r := range s.bad {
 		s.tables.quarantined[r.Source] = r
 	}
-	for _, r := range s.raw {
-		s.tables.raw[r.Source] = r
-	}
-	s.bad, s.raw = nil, nil
+	s.bad = nil
 	return nil
 }
 
@@ -521,6 +518,21 @@ type memoryRaw struct{ *memoryRecords }
 
 func (s memoryRaw) Put(_ context.Context, records []sinks.RawRecord) error {
 	s.putRaw(records)
+	return nil
+}
+
+func (s memoryRaw) Flush(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return errDead
+	}
+	s.tables.mu.Lock()
+	defer s.tables.mu.Unlock()
+	for _, r := range s.raw {
+		s.tables.raw[r.Source] = r
+	}
+	s.memoryRecords.raw = nil
 	return nil
 }
 
@@ -711,6 +723,63 @@ func (w *world) check(t testing.TB, count int, users map[string]int64) {
 	for user, want := range users {
 		if got := w.tables.incidents[user].RequestIDsTotal; got != want {
 			t.Errorf("%s has %d records, want %d", user, got, want)
+		}
+	}
+}
+
+// checkSnapshots compares the state of every stored snapshot with that of the log up to its offset.
+func (w *world) checkSnapshots(t testing.TB, k *Kafka) {
+	t.Helper()
+	store, err := OpenSnapshots(t.Context(), "file://"+w.dir, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for shard := range w.config.Partitions {
+		names, err := store.List(t.Context(), w.config.EntitiesTopic, uint16(shard))
+		if err != nil {
+			t.Fatal(err)
+		}
+		machine := newTally(w.fingerprint)
+		r := NewReader(k, ReaderConfig{Topic: w.config.EntitiesTopic, Partition: shard, Logger: logger(t)})
+		defer r.Close()
+		var left []Record
+		slices.SortFunc(names, func(a, b SnapshotName) int { return int(a.Offset - b.Offset) })
+		for _, n := range names {
+			snap, err := store.Read(t.Context(), n)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			for at := int64(-1); at < n.Offset; {
+				if len(left) == 0 {
+					b, err := r.Next(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					left = b.Records
+					continue
+				}
+				if left[0].Offset > n.Offset {
+					break
+				}
+				var msg schemas.EntityMessage
+				if err := msg.UnmarshalVT(left[0].Value); err != nil {
+					t.Fatal(err)
+				}
+				machine.Apply(&msg, left[0].Offset, &detectors.Rows{})
+				if at = left[0].Offset; at == n.Offset && snap.Hash != hashRecord(left[0].Value) {
+					t.Errorf("%s has the hash of another message", n.Key)
+				}
+				left = left[1:]
+			}
+			got := newTally(w.fingerprint)
+			if err := got.RestoreSnapshot(snap.State); err != nil {
+				t.Fatal(err)
+			}
+			if !maps.Equal(got.users, machine.users) || !maps.Equal(got.fence, machine.fence) {
+				t.Errorf("%s is not the state behind its offset", n.Key)
+			}
 		}
 	}
 }

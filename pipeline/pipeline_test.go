@@ -16,8 +16,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
+)
+
+var (
+	_ Machine    = (*detectors.Engine)(nil)
+	_ RowSink    = (*sinks.Sink)(nil)
+	_ Quarantine = (*sinks.Quarantine)(nil)
+	_ RawStore   = (*sinks.RawRecords)(nil)
 )
 
 func TestRecordsBecomeRows(t *testing.T) {
@@ -42,6 +50,7 @@ func TestRecordsBecomeRows(t *testing.T) {
 			t.Errorf("quarantined %+v", q)
 		}
 	}
+	w.checkSnapshots(t, k)
 	if len(w.tables.raw) != 2000 {
 		t.Errorf("%d records as received, want 2000", len(w.tables.raw))
 	}
@@ -53,6 +62,9 @@ func TestRecordsBecomeRows(t *testing.T) {
 	eventually(t, "the row after the restart", func() bool { return w.rows() == 2001 })
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
+	}
+	if n := counter(t, p.pipeline.metrics.replayed); n != 0 {
+		t.Errorf("the restart replayed %v messages: the snapshots of the stop were not used", n)
 	}
 	if again := w.tables.inserted - before; again != 1 {
 		t.Errorf("the restart wrote %d rows, want 1", again)
@@ -99,7 +111,9 @@ func TestCrashes(t *testing.T) {
 			w.config.StopTimeout = 400 * time.Millisecond
 			for life := range 6 {
 				var faults []*kfake.FaultHandle
-				for _, fault := range []*kerr.Error{kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotLeaderForPartition} {
+				answers := []*kerr.Error{kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotLeaderForPartition}
+				rng.Shuffle(len(answers), func(i, j int) { answers[i], answers[j] = answers[j], answers[i] })
+				for _, fault := range answers {
 					faults = append(faults, w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: w.config.EntitiesTopic, Err: fault, Count: 1 + rng.IntN(3)}))
 				}
 				faults = append(faults, w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "raw", Err: kerr.NotLeaderForPartition, Count: 1}))
@@ -109,7 +123,9 @@ func TestCrashes(t *testing.T) {
 				on := func(api int16) func(int16) bool {
 					return func(a int16) bool { return a == api && seen.Add(1) == nth }
 				}
+				delay := time.Duration(1+rng.IntN(80)) * time.Millisecond // of the database: snapshots get ahead of it
 				p := w.start(t, func(p *process) {
+					p.sink.delay = func() time.Duration { return delay }
 					switch how {
 					case "before commit":
 						p.board.before = on(8)
@@ -181,6 +197,10 @@ func TestCrashes(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.check(t, count, users)
+			if n := counter(t, p.pipeline.metrics.snapshots.WithLabelValues("unreadable")); n != 0 {
+				t.Errorf("%v snapshots were of no use", n)
+			}
+			w.checkSnapshots(t, k)
 			if broken := brokenRecords(t, k, w.config.RawPartitions); len(w.tables.quarantined) != broken {
 				t.Errorf("%d records are in quarantine, want %d", len(w.tables.quarantined), broken)
 			}

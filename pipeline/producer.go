@@ -218,11 +218,6 @@ type chunk struct {
 	flight *flight
 }
 
-func (c *chunk) add(value []byte) {
-	c.data = append(c.data, value...)
-	c.ends = append(c.ends, len(c.data))
-}
-
 var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 func (c *chunk) release() {

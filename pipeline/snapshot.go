@@ -113,7 +113,7 @@ func parseSnapshot(b []byte) (*Snapshot, error) {
 	if size > maxSnapshotState {
 		return nil, ErrSnapshotCorrupt
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, 1)))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(max(size, 64<<20))) // no less than the encoder's window
 	if err != nil {
 		return nil, fmt.Errorf("set up zstd: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,6 +63,26 @@ func TestSnapshotsRoundTrip(t *testing.T) {
 		}
 		if err := store.Close(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+func TestSnapshotsOfEverySize(t *testing.T) {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enc.Close()
+	rng := rand.New(rand.NewPCG(1, 1))
+	for size := 0; size < 10_000_000; size += 1 + size/3 {
+		s := exampleSnapshot(7)
+		s.State = make([]byte, size)
+		for i := range s.State {
+			s.State[i] = byte(rng.IntN(8))
+		}
+		got, err := parseSnapshot(appendSnapshot(nil, s, enc))
+		if err != nil || !bytes.Equal(got.State, s.State) {
+			t.Fatalf("state of %d bytes: %v", size, err)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Copy buttons and local times. The pages are complete without this file: the buttons are hidden until it runs.
+// Copy buttons, local times, and the deciding record in sight. The pages are complete without this file: the buttons are hidden until it runs.
 "use strict";
 (() => {
   const status = () => document.getElementById("status");
@@ -33,4 +33,8 @@
     for (const change of changes) for (const node of change.addedNodes) if (node.querySelectorAll) prepare(node);
   }).observe(document.documentElement, { childList: true, subtree: true });
   prepare(document);
+
+  // A long authentication summary scrolls within its card; the record that decides is to be seen.
+  const box = document.querySelector(".summaries"), row = box?.querySelector("tr[aria-current]");
+  if (row && row.offsetTop + row.offsetHeight > box.clientHeight) box.scrollTop = row.offsetTop - box.clientHeight / 2;
 })();
