@@ -42,8 +42,7 @@ type Options struct {
 	// AttemptGap is the longest time between neighbours of one attempt, by event time.
 	AttemptGap time.Duration
 	// RecentBytes bounds the recent records that an engine keeps for merging and for rows that change later:
-	// the bytes of the records and 168 bytes for each. The store may exceed it by one record. Within the bound
-	// records stay for 48 hours of Kafka time, so that what comes many hours late still finds its attempt.
+	// the bytes of the records and 168 bytes for each. The store may exceed it by one record.
 	RecentBytes int64
 	// StateBytes bounds what an engine keeps of users with failures.
 	StateBytes int64

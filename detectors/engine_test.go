@@ -351,7 +351,7 @@ func TestAttemptOutlivesItsFirstRecordsInTheStore(t *testing.T) {
 	}
 }
 
-func TestEvictionByTimeIsBoundedPerCall(t *testing.T) {
+func TestEvictionByHorizonIsBoundedPerCall(t *testing.T) {
 	f := newFeeder(t, Options{})
 	for n := range 100 {
 		f.add(testRecord(n, 1, 0, codeSuccess))

@@ -123,14 +123,10 @@ func TestBeyondTheHorizonANewerCopyReplaces(t *testing.T) {
 		f.received = 1
 		f.add(testRecord(0, 1, 0, codeWrong, func(r *schemas.SignIn) { r.Policies = []*schemas.Policy{{Id: "a"}} }))
 		if held {
-			if held {
 			f.received += int64((DefaultMergeHorizon + time.Second) / time.Millisecond)
 		} else {
-			f.received += int64((recentRetention + time.Second) / time.Millisecond)
+			f.received += int64((DefaultRecentHorizon + time.Second) / time.Millisecond)
 			f.add(testRecord(5, 2, 0, 0)) // lets the record go
-			if n := f.engine.Stats().RecordsEvicted; n != 1 {
-				t.Fatalf("%d records let go", n)
-			}
 		}
 		f.add(testRecord(0, 1, 0, codeWrong, func(r *schemas.SignIn) {
 			r.Policies = []*schemas.Policy{{Id: "b"}}
@@ -144,9 +140,6 @@ func TestBeyondTheHorizonANewerCopyReplaces(t *testing.T) {
 		}
 		if n := f.window(1, testHour).Count; n != 1 {
 			t.Errorf("count %d, want 1: the id tag must hold beyond the horizon", n)
-		}
-		if s := f.engine.Stats(); held != (s.Replacements == 1) || s.Merges != 0 {
-			t.Errorf("held %v: %+v", held, s)
 		}
 	}
 }

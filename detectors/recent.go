@@ -1,8 +1,6 @@
 package detectors
 
 import (
-	"time"
-
 	"github.com/signindiag/signindiag/schemas"
 )
 
@@ -45,10 +43,6 @@ type recentEntry struct {
 // recentEntrySize is what an entry counts beside its bytes: the struct and its share of three bucket tables.
 const recentEntrySize = 168
 
-// recentRetention is how long, by Kafka time, records stay in the store where its bytes allow: as long as failures
-// count, so that a record that is many hours late still changes the rows that it concerns.
-const recentRetention = 48 * time.Hour
-
 // recentBlockSize is the size of the blocks that hold record bytes; a larger record gets its own block.
 const recentBlockSize = 256 << 10
 
@@ -57,8 +51,8 @@ const recentBlockSize = 256 << 10
 // the order in which they came. Bucket chains run from new to old and need no clean-up: they end where they
 // meet an entry that has left.
 type recentStore struct {
-	limit     int64 // bytes
-	retention int64 // milliseconds of Kafka time
+	limit   int64 // bytes
+	horizon int64 // milliseconds of Kafka time; 0 = only the bytes bound the store
 
 	head, next uint64 // entries head..next-1 are held
 	ring       []recentEntry
@@ -80,8 +74,8 @@ type recentStore struct {
 // maxChainSteps bounds the walk along one bucket: chains are short unless someone makes hashes collide.
 const maxChainSteps = 64
 
-func (s *recentStore) init(limit, retention int64, onEvict func(uint64, *recentEntry)) {
-	*s = recentStore{limit: limit, retention: retention, head: 1, next: 1, onEvict: onEvict}
+func (s *recentStore) init(limit, horizon int64, onEvict func(uint64, *recentEntry)) {
+	*s = recentStore{limit: limit, horizon: horizon, head: 1, next: 1, onEvict: onEvict}
 	s.blocks = make(map[uint32][]byte)
 	s.firstBlock, s.lastBlock = 1, 0
 	s.resize(256)
@@ -120,14 +114,14 @@ func (s *recentStore) link(seq uint64) {
 	}
 }
 
-// evict lets the oldest entries go: all that the bound on bytes asks for, and those beyond the retention. The latter
+// evict lets the oldest entries go: all that the bound on bytes asks for, and those beyond the horizon. The latter
 // at most eight per call, so that one raw message with a time far in the future empties nothing.
 func (s *recentStore) evict(received int64) {
 	old := 8
 	for s.head < s.next {
 		e := s.at(s.head)
 		if s.bytes <= s.limit {
-			if old == 0 || e.received == 0 || received-e.received <= s.retention {
+			if old == 0 || s.horizon == 0 || e.received == 0 || received-e.received <= s.horizon {
 				return
 			}
 			old--

@@ -248,23 +248,18 @@ func (s *Store) recordsOfCorrelation(ctx context.Context, ids []string) ([]detec
 	return records, total, nil
 }
 
-// recordColumns lists the columns of a record in the order in which records scans them.
-const recordColumns = `request_id, correlation_id, tenant_id, event_time, received_time,
-		category, user, user_id, app, resource, client_app, address, error_code, outcome, attempt_id, attempt_outcome,
-		scenario, also, severity, evidence, unknown, incidents, revision`
-
 // recordsQuery is the text of a query for rows of diagnoses in their newest revision. where may look at what is the
 // same in all revisions (the key and event_time), rest follows and may look at everything. LIMIT 1 BY does the work of
 // FINAL here and lets the server read evidence only where the key fits.
 func recordsQuery(where, rest string) string {
 	return `
-	SELECT * REPLACE (toUnixTimestamp64Micro(event_time) AS event_time, toUnixTimestamp64Milli(received_time) AS received_time) FROM (
-		SELECT * FROM (
-			SELECT ` + recordColumns + `
-			FROM diagnoses WHERE ` + where + `
-			ORDER BY revision DESC LIMIT 1 BY correlation_id, request_id, tenant_id
-		) ` + rest + `
-	)`
+	SELECT request_id, correlation_id, tenant_id, toUnixTimestamp64Micro(event_time) AS event_micros, toUnixTimestamp64Milli(received_time) AS received_millis,
+		category, user, user_id, app, resource, client_app, address, error_code, outcome, attempt_id, attempt_outcome,
+		scenario, also, severity, evidence, unknown, incidents, revision
+	FROM (
+		SELECT * FROM diagnoses WHERE ` + where + `
+		ORDER BY revision DESC LIMIT 1 BY correlation_id, request_id, tenant_id
+	) ` + rest
 }
 
 // records returns rows of diagnoses in their newest revision, as recordsQuery selects them.
