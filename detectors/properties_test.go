@@ -98,7 +98,11 @@ func TestWindowEqualsWholeHistory(t *testing.T) {
 				}
 			}
 			for user := range 3 {
-				for _, at := range []int64{r.EventTime - testStart, 10 * testHour, 40 * testHour, 70 * testHour} {
+				for _, at := range []int64{
+					r.EventTime - testStart, 10 * testHour, 40 * testHour, 70 * testHour,
+					// The edges of the window: 48 hours after a failure it is out, a microsecond before it is in.
+					r.EventTime - testStart + 48*testHour, r.EventTime - testStart + 48*testHour - 1,
+				} {
 					var want FailureView
 					wrong := int64(0)
 					for _, x := range newest {
@@ -319,6 +323,25 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	if err := e.RestoreSnapshot(good); err != nil {
 		t.Error(err)
+	}
+}
+
+// A silent success shows nobody getting in, before a snapshot and after it.
+func TestSnapshotKeepsSilentSuccesses(t *testing.T) {
+	f := newFeeder(t, Options{})
+	f.received = 1
+	for n := range 5 {
+		f.add(testRecord(n, 1, int64(n)*testMinute, codeWrong))
+	}
+	f.add(testRecord(5, 1, testHour, codeSuccess, func(r *schemas.SignIn) { r.IsInteractive = schemas.Tri_TRI_FALSE }))
+	next := newFeeder(t, Options{})
+	if err := next.engine.RestoreSnapshot(f.engine.AppendSnapshot(nil)); err != nil {
+		t.Fatal(err)
+	}
+	next.offset = f.offset
+	rows := next.add(testRecord(6, 1, 2*testHour, codeWrong))
+	if len(rows.Incidents) != 1 || rows.Incidents[0].Outcome != IncidentBlocked {
+		t.Errorf("incidents: %+v", rows.Incidents)
 	}
 }
 

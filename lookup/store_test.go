@@ -300,6 +300,47 @@ func TestSearchPages(t *testing.T) {
 	}
 }
 
+// TestSearchRevisions searches where the newest revision of most records no longer fits, before the tables merge.
+func TestSearchRevisions(t *testing.T) {
+	f := newFixture(t)
+	const records, stale = 260, 250
+	if err := f.conn.Exec(t.Context(), `SYSTEM STOP MERGES diagnoses_by_user`); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.conn.Exec(t.Context(), `SYSTEM STOP MERGES diagnoses`); err != nil {
+		t.Fatal(err)
+	}
+	before, after := &detectors.Rows{}, &detectors.Rows{}
+	for n := range records {
+		d := record(n)
+		before.Diagnoses = append(before.Diagnoses, d)
+		d.Revision = detectors.Revision(1, int64(records+n))
+		if n >= records-stale { // the newest were resolved since
+			d.Outcome, d.AttemptOutcome = detectors.OutcomeResolved, detectors.AttemptResolved
+		}
+		after.Diagnoses = append(after.Diagnoses, d)
+	}
+	f.write(t, before)
+	f.write(t, after)
+	query := SearchQuery{Outcome: detectors.OutcomeFailure, Limit: 3}
+	var got []string
+	for pages := 0; pages < records; pages++ {
+		page, err := f.store.Search(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Records) > 0 {
+			got = append(got, requestIDs(page.Records))
+		}
+		if query.Cursor = page.NextCursor; query.Cursor == "" {
+			break
+		}
+	}
+	if want := "9 8 7 6 5 4 3 2 1 0"; strings.Join(got, " ") != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestIncidents(t *testing.T) {
 	f := newFixture(t)
 	f.story(t)

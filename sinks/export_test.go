@@ -30,6 +30,14 @@ func ExplainConnect(err error, s Server, address string) error {
 // MondayOf returns the first day of the week of a time in microseconds, as in the names of partitions.
 func MondayOf(microseconds int64) string { return dayName(weekOf(microseconds)) }
 
+// CompressionFor is what a sink asks for at an address when it is not told otherwise.
+func CompressionFor(address string) ch.Compression { return compressionFor(address) }
+
+// Compress makes the sink compress whatever the address. Only before Run.
+func (s *Sink) Compress(c ch.Compression) {
+	s.writer.compression = func(string) ch.Compression { return c }
+}
+
 // Insert is one INSERT as the connection sees it.
 type Insert struct {
 	Table, Token string

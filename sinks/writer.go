@@ -125,6 +125,8 @@ type writer[B block] struct {
 	// committed is called after everything of a block is acknowledged; an error means that ctx has ended.
 	committed func(ctx context.Context, b B, token string) error
 	dial      func(ctx context.Context, address string) (connection, error)
+	// compression of what is sent to an address.
+	compression func(address string) ch.Compression
 
 	mu           sync.Mutex
 	filling      B
@@ -186,7 +188,7 @@ func newWriter[B block](cfg writerConfig, a, b B) (*writer[B], error) {
 		wake:      make(chan struct{}, 1),
 		queries:   make(map[string]string),
 	}
-	w.dial = w.dialServer
+	w.dial, w.compression = w.dialServer, compressionFor
 	m, err := newMetrics(cfg.registerer, cfg.name, w.oldestAge)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics of the ClickHouse writer %s: %w", cfg.name, err)
@@ -660,7 +662,7 @@ func (w *writer[B]) dialServer(ctx context.Context, address string) (connection,
 		Database:         systemDatabase, // INSERTs name theirs, and it may not exist yet
 		User:             s.Username,
 		Password:         s.Password,
-		Compression:      compressionFor(address),
+		Compression:      w.compression(address),
 		ClientName:       "signindiag",
 		TLS:              s.TLS,
 		Dialer:           &net.Dialer{Timeout: s.DialTimeout},
