@@ -15,9 +15,6 @@ var detections = []Detection{
 	{Name: IncidentRepeatedFailures, Roles: schemas.Roles(schemas.Role_ROLE_USER)},
 }
 
-// Detections returns the registered detections.
-func Detections() []Detection { return append([]Detection(nil), detections...) }
-
 // WantedRoles returns the roles that an engine consumes: the full roles, in which every record is diagnosed, and what
 // the registered detections ask for.
 func WantedRoles() schemas.RoleSet {

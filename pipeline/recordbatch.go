@@ -65,19 +65,6 @@ const (
 	CodecZstd Codec = 4
 )
 
-// ParseCodec returns the codec of that name: none, lz4 or zstd.
-func ParseCodec(name string) (Codec, error) {
-	switch name {
-	case "none":
-		return CodecNone, nil
-	case "lz4":
-		return CodecLZ4, nil
-	case "zstd":
-		return CodecZstd, nil
-	}
-	return 0, fmt.Errorf("compression %q is unknown, want none, lz4 or zstd", name)
-}
-
 // batchWriter builds record batches. It is not safe for concurrent use.
 type batchWriter struct {
 	codec Codec

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 bin=$(mktemp -d)
 trap 'rm -rf "$bin"' EXIT
-GOBIN=$bin go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.11
-GOBIN=$bin go install github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto@v0.6.0
+GOBIN=$bin go install google.golang.org/protobuf/cmd/protoc-gen-go
+GOBIN=$bin go install github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
 pools=()
 for message in EntityMessage Source SignIn NetworkLocation Policy Rule RequirementPolicy AuthenticationStep ProcessingDetail; do
 	pools+=("--go-vtproto_opt=pool=github.com/signindiag/signindiag/schemas.$message")

@@ -115,6 +115,10 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 		SnapshotInterval:    c.Snapshots.Interval,
 		RawPartitions:       o.rawPartitions,
 	}
+	if settings.Replicas >= 3 {
+		// One broker may be away without a stop, and none may be lost with what was acknowledged.
+		settings.MinInsyncReplicas = 2
+	}
 	if o.singleProcess {
 		settings.Group = ""
 	}

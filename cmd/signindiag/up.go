@@ -30,6 +30,8 @@ const (
 	demoHistory = 2 * time.Hour
 	// demoRate is the average number of records per second, live and in the history.
 	demoRate = 10
+	// demoBatch is the number of messages that are sent at once; a message holds up to 50 records of 6 KB.
+	demoBatch = 50
 	// demoAttackEvery is the time between live attacks.
 	demoAttackEvery = 90 * time.Second
 	// upPartitions is the number of shards of a system on one machine (design: small by default).
@@ -353,7 +355,7 @@ func (c upCommand) demo(ctx context.Context, std streams, s *system, producer *p
 			nextAttack = now.Add(demoAttackEvery)
 		}
 		batch = batch[:0]
-		for len(batch) < 1000 {
+		for len(batch) < demoBatch {
 			message, n := traffic.Due(now)
 			if n == 0 {
 				break
@@ -365,7 +367,7 @@ func (c upCommand) demo(ctx context.Context, std streams, s *system, producer *p
 				return err
 			}
 		}
-		if len(batch) == 1000 {
+		if len(batch) == demoBatch {
 			continue
 		}
 		if !shown {

@@ -123,9 +123,6 @@ func (r *Runner) Restart() error {
 // Counts tells what was fed so far. The map belongs to the Runner.
 func (r *Runner) Counts() Counts { return r.counts }
 
-// Stats returns the engine's numbers.
-func (r *Runner) Stats() detectors.Stats { return r.engine.Stats() }
-
 // keep takes the rows of one Apply call, each replacing an older revision of its key.
 func (r *Runner) keep() {
 	for i := range r.rows.Diagnoses {
