@@ -83,8 +83,10 @@ type Diagnosis struct {
 // Incident is one revision of a story over many records: one row of the table incidents, keyed
 // by (TenantID, IncidentID).
 type Incident struct {
-	IncidentID       string
-	Kind             string
+	IncidentID string
+	Kind       string
+	// Also are other kinds that were found in the same story.
+	Also             []string
 	Severity         string
 	EntityKind       string
 	EntityValue      string
