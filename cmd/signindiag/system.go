@@ -131,10 +131,12 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 	}
 	dependencies := pipeline.Dependencies{
 		Kafka: s.kafka,
-		NewMachine: func() (pipeline.Machine, error) {
-			return detectors.NewEngine(detectors.Options{Catalogue: s.catalogue, Settings: c.Thresholds.settings()})
+		NewMachine: func(shard, shards uint32) (pipeline.Machine, error) {
+			return detectors.NewEngine(detectors.Options{
+				Catalogue: s.catalogue, Settings: c.Thresholds.settings(), Shard: shard, Shards: shards,
+			})
 		},
-		Wanted: detectors.WantedRoles(),
+		Wanted: detectors.WantedRoles(), Catalogue: s.catalogue,
 		NewSink: func(durable func([]sinks.Position)) (pipeline.RowSink, error) {
 			return sinks.NewSink(sinks.Config{
 				Server: server, EntitiesTopic: c.Kafka.EntitiesTopic, Renderer: s.renderer,
