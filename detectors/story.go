@@ -418,6 +418,19 @@ func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *
 		})
 		e.stats.Members++
 	}
+	// An event may have left the story again: a newer version of its record, or an earlier try of the same series.
+	first, last := int64(1<<63-1), int64(-1<<63)
+	for _, v := range s.events {
+		if v.of(inc.number) {
+			first, last = min(first, v.time), max(last, v.time)
+		}
+	}
+	if first <= last {
+		inc.last = last
+		if inc.left.events == 0 {
+			inc.first = first
+		}
+	}
 	for _, i := range s.decisive {
 		p := &s.n.passes[i]
 		if p.class.has(classMember) {
