@@ -39,11 +39,7 @@ const (
 	// Not of the record, but of how it is kept.
 	classRequestText     // request holds the number of an interned text, not a GUID
 	classCorrelationText // the same for correlation
-	classMember          // belongs to the incident number .incident
 )
-
-// classKept are the bits that say how an event is kept.
-const classKept = classRequestText | classCorrelationText | classMember
 
 func (c class) has(bits class) bool { return c&bits == bits }
 func (c class) any(bits class) bool { return c&bits != 0 }

@@ -92,6 +92,7 @@ type state struct {
 	recent   recentStore
 	attempts attempts
 	entities entities
+	started  int64 // least event time seen, microseconds
 }
 
 // Stats are plain numbers of an engine since it was made, for metrics. Sizes are current; nothing of it is in a snapshot
@@ -164,7 +165,7 @@ func NewEngine(o Options) (*Engine, error) {
 }
 
 func (e *Engine) newState() *state {
-	s := new(state)
+	s := &state{started: 1<<63 - 1}
 	s.fence.init()
 	s.attempts.init(&s.recent, e.options.AttemptGap.Microseconds())
 	s.recent.init(e.options.RecentBytes, e.options.RecentHorizon.Milliseconds(), s.attempts.onEvict)
@@ -216,6 +217,7 @@ func (e *Engine) Apply(msg *schemas.EntityMessage, offset int64, out *Rows) {
 	// Memory is let go here and only here: rows of this call may alias what they found in the store.
 	e.recent.evict(msg.ReceivedMs)
 	e.entities.evict(msg.ReceivedMs)
+	e.started = min(e.started, msg.SignIn.EventTime)
 	roles, revision := schemas.RoleSet(msg.Roles), Revision(e.epoch, offset)
 	if roles&fullRoles != 0 {
 		e.stats.Records++

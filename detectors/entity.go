@@ -40,6 +40,10 @@ const (
 	sameTry = 60 * microsPerSecond
 )
 
+// maxLanes is how many incidents of one entity an event may belong to: a refused sign-in of a legacy client, for example,
+// is a failure and legacy authentication.
+const maxLanes = 3
+
 // event is one kept record of an entity: something that its windows count. It holds no pointer; texts are
 // numbers of the interner.
 type event struct {
@@ -49,7 +53,7 @@ type event struct {
 	actor                uint64   // key of the user or service principal
 	code                 int32
 	class                class
-	incident             uint32 // number of the entity's incident, with classMember
+	incidents            [maxLanes]uint32 // numbers of the entity's incidents that it belongs to, by family.lane; 0 is none
 	// Texts. user is empty for the events of a user.
 	user, app, address, clientApp, operatingSystem, device, agent uint32
 }
@@ -73,7 +77,7 @@ type pass struct {
 	hash, actor          uint64
 	class                class
 	user, address, agent uint32
-	incident             uint32
+	incident             uint32 // number of the entity's incident that it belongs to; 0 is none
 }
 
 func comparePasses(a, b pass) int {
@@ -458,17 +462,58 @@ func (s *entities) removeEvent(n *entity, i int) {
 	n.events = slices.Delete(n.events, i, i+1)
 }
 
-// addPass notes a right password; it returns its position, -1 when it is older than all that are kept.
-func (s *entities) addPass(n *entity, p pass) int {
+// addPass notes a right password; it returns its position, -1 when it tells nothing new or is older than all that are kept.
+// Of a group's user only the first of each kind after the user's first event is kept, and of someone without an event
+// the newest with each user agent: a busy office does not push out those that show who mistyped.
+func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
+	if n.group() {
+		first := int64(1<<63 - 1)
+		for i := range n.events {
+			if n.events[i].actor == p.actor {
+				first = n.events[i].time
+				break
+			}
+		}
+		const kinds = classSuccess | classStopped
+		for i := range n.passes {
+			x := &n.passes[i]
+			if x.actor != p.actor || x.class&kinds != p.class&kinds || x.incident != 0 {
+				continue
+			}
+			failed := notAfter(first, p.time)
+			switch {
+			case failed && notAfter(first, x.time) && x.time <= p.time, !failed && x.agent == p.agent && x.time >= p.time && !notAfter(first, x.time):
+				s.releasePass(&p)
+				return -1
+			case failed && notAfter(first, x.time), !failed && x.agent == p.agent && !notAfter(first, x.time):
+				s.removePass(n, i)
+			default:
+				continue
+			}
+			break
+		}
+	}
 	i, _ := slices.BinarySearchFunc(n.passes, p, comparePasses)
 	if len(n.passes) == n.maxPasses() {
-		if i == 0 {
+		oldest := 0
+		if n.group() {
+			scratch.reset()
+			for j := range n.events {
+				scratch.add(n.events[j].actor)
+			}
+			if k := slices.IndexFunc(n.passes, func(x pass) bool { return scratch.count(x.actor) == 0 }); k >= 0 {
+				oldest = k
+			}
+		}
+		if i <= oldest && (oldest == 0 || scratch.count(p.actor) == 0) {
 			s.releasePass(&p)
 			return -1
 		}
-		s.releasePass(&n.passes[0])
-		n.passes = slices.Delete(n.passes, 0, 1)
-		i--
+		s.releasePass(&n.passes[oldest])
+		n.passes = slices.Delete(n.passes, oldest, oldest+1)
+		if i > oldest {
+			i--
+		}
 	}
 	n.passes = slices.Insert(n.passes, i, p)
 	return i

@@ -121,10 +121,11 @@ func (s *story) resolve(after int64) {
 	s.e.actorViews, s.e.agents = g.actors, g.agents
 }
 
-// unresolvedActor is the value of an event for peakDistinct: its user where the user did not get in.
+// unresolvedActor is the value of an event for peakDistinct: its user where the user did not get in. Unknown names of a place
+// where many people get in are their typing errors.
 func (s *story) unresolvedActor(v *event) (uint64, bool) {
 	a := s.group.of(v.actor)
-	return v.actor, a != nil && a.unresolved
+	return v.actor, a != nil && a.unresolved && !(a.classes.has(classUnknownName) && s.group.livedIn())
 }
 
 // attackOutcome returns what came of an attack on the users of a group, and notes the passes that show it. A right password

@@ -12,17 +12,16 @@ var detectTakeover = &detection{kind: IncidentAccountTakeover, find: func(s *sto
 		if !p.class.has(classSuccess) || s.eventsBefore(p.time, wrong) < t.Failures {
 			continue
 		}
-		last, same := int64(0), false
+		last := int64(0)
 		for _, v := range s.events {
 			if v.class.any(wrong) && notAfter(v.time, p.time) {
 				last = v.time
-				same = same || v.address == p.address && p.address != 0 || v.agent == p.agent && p.agent != 0
 			}
 		}
-		if p.time-last > t.Window.Microseconds() || !same {
+		if p.time-last > t.Window.Microseconds() || !s.sameWay(p, wrong) {
 			continue
 		}
-		if s.familiar(p.address, p.class) {
+		if s.familiar(p.address, p.agent, p.class) {
 			f.suppressed = true
 			continue
 		}

@@ -5,7 +5,7 @@ package detectors
 var detectBruteForce = &detection{kind: IncidentBruteForce, find: func(s *story) (f finding) {
 	t := &s.th.BruteForce
 	wrong := func(v *event) bool { return v.class.any(classWrong | classLocked | classBadAddress) }
-	foreign := func(v *event) bool { return wrong(v) && !s.familiar(v.address, v.class) }
+	foreign := func(v *event) bool { return wrong(v) && !s.familiar(v.address, v.agent, v.class) }
 	fast := peak(s.events, t.Window.Microseconds(), wrong)
 	slow := peak(s.events, t.SlowWindow.Microseconds(), foreign)
 	if fast < t.Failures && slow < t.Failures {
@@ -27,13 +27,5 @@ var detectBruteForce = &detection{kind: IncidentBruteForce, find: func(s *story)
 		f.severity = severityLow
 	}
 	f.outcome = s.credentialOutcome(t.Failures)
-	if f.outcome == outcomeSignedIn && !s.found.has(detectTakeover) {
-		f.outcome = outcomeBlocked // the person's own success elsewhere
-		for _, v := range s.events {
-			if v.class.has(classLocked) {
-				f.outcome = outcomeLocked
-			}
-		}
-	}
 	return f
 }}

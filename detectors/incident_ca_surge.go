@@ -19,8 +19,14 @@ var detectCASurge = &detection{kind: IncidentCASurge, find: func(s *story) (f fi
 		if now < int64(t.Users) {
 			continue
 		}
+		// What is known of the 24 hours before is less where the log began later. Then the users have to come within half of the
+		// window too: a steady trickle, or the start of a working day, is no surge.
 		before := s.n.distinctActors(v.time-window, day, &s.e.counter).most
-		if now*day >= int64(t.Factor)*before*window {
+		known := max(min(v.time-window-s.e.started, day), 0)
+		if known < day && s.n.distinctActors(v.time, window/2, &s.e.counter).least < int64(t.Users) {
+			continue
+		}
+		if now*known >= int64(t.Factor)*before*window {
 			return finding{found: true, severity: severityMedium, outcome: outcomeFailing}
 		}
 	}

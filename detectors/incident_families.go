@@ -40,20 +40,20 @@ var families = []family{
 		detectTakeover, detectPasswordKnown, detectTOTPGuessing, detectMFAFatigue, detectCachedCredential, detectLockout,
 		detectBruteForce, detectDisabledUser, detectRepeatedFailures,
 	}},
-	{name: "legacy", roles: roleUser, belongs: classSuccess | classLegacyStop, needs: classLegacy, quiet: quietLegacy,
+	{name: "legacy", roles: roleUser, belongs: classSuccess | classLegacyStop, needs: classLegacy, quiet: quietLegacy, lane: 1,
 		detections: []*detection{detectLegacyAuth}},
-	{name: "device_code", roles: roleUser, belongs: classDeviceCode, needs: classDeviceCode, quiet: quietDeviceCode,
+	{name: "device_code", roles: roleUser, belongs: classDeviceCode, needs: classDeviceCode, quiet: quietDeviceCode, lane: 2,
 		detections: []*detection{detectDeviceCode}},
 	{name: "secret", roles: roleService, belongs: classWrongSecret, quiet: quietDay, detections: []*detection{detectSecretGuessing}},
 	{name: "expired", roles: roleService, belongs: classExpired, quiet: quietExpired, detections: []*detection{detectExpiredSecret}},
 	{name: "address", roles: schemas.Roles(schemas.Role_ROLE_ADDRESS), belongs: classesOfSpray, quiet: quietSpray, detections: []*detection{
-		detectUserEnumeration, detectPasswordSpray, detectLockoutsOfAddress, detectDisabledUsers, detectTakeoverInSpray,
+		detectUserEnumeration, detectDisabledUsers, detectPasswordSpray, detectLockoutsOfAddress, detectTakeoverInSpray,
 	}},
 	{name: "distributed", roles: schemas.Roles(schemas.Role_ROLE_AGENT_APPLICATION, schemas.Role_ROLE_NETWORK), belongs: classesOfSpray,
 		quiet: quietSpray, detections: []*detection{detectDistributedSpray, detectTakeoverInDistributedSpray}},
 	{name: "application", roles: schemas.Roles(schemas.Role_ROLE_APPLICATION), belongs: classApplication, quiet: quietDay, byCode: true,
 		detections: []*detection{detectAppOutage}},
-	{name: "policy", roles: schemas.Roles(schemas.Role_ROLE_POLICY), belongs: classPolicy, quiet: quietHours, detections: []*detection{detectCASurge}},
+	{name: "policy", roles: schemas.Roles(schemas.Role_ROLE_POLICY), belongs: classPolicy, quiet: quietSurge, detections: []*detection{detectCASurge}},
 	{name: "pass-through", roles: roleTenant, belongs: classPassThrough, quiet: quietHours, detections: []*detection{detectPTAOutage}},
 	{name: "seamless", roles: roleTenant, belongs: classSSO, quiet: quietHours, detections: []*detection{detectSSOOutage}},
 	{name: "storm", roles: roleTenant, belongs: classLocked, quiet: quietHours, detections: []*detection{detectLockoutStorm}},
@@ -94,6 +94,9 @@ func quietDay(*Thresholds) int64          { return 24 * microsPerHour }
 func quietSpray(t *Thresholds) int64 {
 	return max(6*microsPerHour, t.PasswordSpray.SlowWindow.Microseconds()/2)
 }
+
+// quietSurge ends the story of a policy when its users come no faster than usual.
+func quietSurge(t *Thresholds) int64 { return t.CASurge.Window.Microseconds() / 2 }
 
 // quietHours ends the story of an outage or surge.
 func quietHours(*Thresholds) int64 { return 6 * microsPerHour }

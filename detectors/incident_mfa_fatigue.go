@@ -31,10 +31,10 @@ var detectMFAFatigue = &detection{kind: IncidentMFAFatigue, find: func(s *story)
 				before++
 			}
 		}
-		if !p.class.has(classSuccess) || before < t.Prompts {
+		if !p.class.has(classSuccess) || before < t.Prompts || !s.sameWay(p, classDenied|classNoAnswer) {
 			continue
 		}
-		if s.familiar(p.address, p.class) && !denied {
+		if s.familiar(p.address, p.agent, p.class) && !denied {
 			f.suppressed = true
 			continue
 		}

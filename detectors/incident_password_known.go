@@ -5,7 +5,7 @@ package detectors
 var detectPasswordKnown = &detection{kind: IncidentKindPasswordKnown, find: func(s *story) (f finding) {
 	t := &s.th.PasswordKnown
 	window := t.Window.Microseconds()
-	known := func(time int64, address uint32, c class) bool {
+	known := func(time int64, address, agent uint32, c class) bool {
 		if address == 0 {
 			return false
 		}
@@ -18,7 +18,7 @@ var detectPasswordKnown = &detection{kind: IncidentKindPasswordKnown, find: func
 		if wrong < t.Failures {
 			return false
 		}
-		if s.familiar(address, c) || s.succeeded(time, address) {
+		if s.familiar(address, agent, c) || s.succeeded(time, address) {
 			f.suppressed = true
 			return false
 		}
@@ -27,11 +27,11 @@ var detectPasswordKnown = &detection{kind: IncidentKindPasswordKnown, find: func
 	}
 	for _, v := range s.events {
 		if v.class.has(classStopped) {
-			known(v.time, v.address, v.class)
+			known(v.time, v.address, v.agent, v.class)
 		}
 	}
 	for i := range s.n.passes {
-		if p := &s.n.passes[i]; p.class.has(classStopped) && known(p.time, p.address, p.class) {
+		if p := &s.n.passes[i]; p.class.has(classStopped) && known(p.time, p.address, p.agent, p.class) {
 			s.decide(i)
 		}
 	}

@@ -7,8 +7,8 @@ var detectPasswordSpray = &detection{kind: IncidentPasswordSpray, find: func(s *
 	t := &s.th.PasswordSpray
 	after := s.th.AccountTakeover.Window.Microseconds()
 	s.resolve(after)
-	if s.found.has(detectUserEnumeration) {
-		return f // nearly all names are unknown: the other kind says it
+	if s.found.has(detectUserEnumeration) || s.found.has(detectDisabledUsers) {
+		return f // nearly all names are unknown or disabled: the other kind says it
 	}
 	fast := peakDistinct(s.events, t.Window.Microseconds(), &s.e.counter, s.unresolvedActor)
 	switch {
@@ -16,8 +16,8 @@ var detectPasswordSpray = &detection{kind: IncidentPasswordSpray, find: func(s *
 		f.severity = severityHigh
 	case fast >= t.Users:
 		f.severity = severityMedium
-	case peakDistinct(s.events, t.SlowWindow.Microseconds(), &s.e.counter, s.unresolvedActor) >= t.SlowUsers:
-		f.severity = severityMedium
+	case !s.group.livedIn() && peakDistinct(s.events, t.SlowWindow.Microseconds(), &s.e.counter, s.unresolvedActor) >= t.SlowUsers:
+		f.severity = severityMedium // over a day, typing errors of an office add up
 	case fast >= t.LowUsers && s.lowTier():
 		f.severity = severityLow
 	default:

@@ -34,11 +34,22 @@ func (s *story) credentialOutcome(after int) uint8 {
 	}
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
-		if p.class.has(classSuccess) && p.time < s.last()+quietFailures(s.th) && s.eventsBefore(p.time, classCounts) >= after {
+		if p.class.has(classSuccess) && p.time < s.last()+quietFailures(s.th) && s.eventsBefore(p.time, classCounts) >= after &&
+			s.sameWay(p, classCounts) && !s.familiar(p.address, p.agent, p.class) {
 			return outcomeSignedIn
 		}
 	}
 	return outcome
+}
+
+// sameWay reports whether a pass comes from an address, or with a user agent, of events before it.
+func (s *story) sameWay(p *pass, of class) bool {
+	for _, v := range s.events {
+		if v.class.any(of) && notAfter(v.time, p.time) && (v.address == p.address && p.address != 0 || v.agent == p.agent && p.agent != 0) {
+			return true
+		}
+	}
+	return false
 }
 
 // eventsBefore counts the events of a class up to the second of t.
@@ -79,20 +90,33 @@ func (s *story) oneSource() bool {
 	return true
 }
 
-// familiar reports whether the user's own place or device is behind an event: a joined device, or an address from which the
-// user had got in before the story began.
-func (s *story) familiar(address uint32, c class) bool {
+// familiar reports whether the user's own place or device is behind an event: a joined device, or an address or user agent
+// with which the user had got in before it failed there more than someone does who mistypes.
+func (s *story) familiar(address, agent uint32, c class) bool {
 	if c.has(classKnownDevice) {
 		return true
 	}
+	at := s.firstFamiliar(func(p *pass) bool { return p.address == address && address != 0 }, func(v *event) bool { return v.address == address })
+	return at || s.firstFamiliar(func(p *pass) bool { return p.agent == agent && agent != 0 }, func(v *event) bool { return v.agent == agent })
+}
+
+// mistyped is how many failures before a success are a person's typing errors: smart lockout too looks back over three.
+const mistyped = 3
+
+// firstFamiliar reports whether the first success of a way in was preceded by hardly a failure of that way.
+func (s *story) firstFamiliar(pass func(*pass) bool, failed func(*event) bool) bool {
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
-		if p.time >= s.first() {
-			break
+		if !p.class.has(classSuccess) || !pass(p) {
+			continue
 		}
-		if p.class.has(classSuccess) && p.address == address && address != 0 {
-			return true
+		n := 0
+		for _, v := range s.events {
+			if notAfter(v.time, p.time) && failed(v) {
+				n++
+			}
 		}
+		return n < mistyped
 	}
 	return false
 }
@@ -100,7 +124,7 @@ func (s *story) familiar(address uint32, c class) bool {
 // unfamiliar counts the wrong passwords and lockouts that do not come from the user's own place or device.
 func (s *story) unfamiliar(of class) (n int) {
 	for _, v := range s.events {
-		if v.class.any(of) && !s.familiar(v.address, v.class) {
+		if v.class.any(of) && !s.familiar(v.address, v.agent, v.class) {
 			n++
 		}
 	}

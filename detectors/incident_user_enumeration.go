@@ -10,16 +10,10 @@ var detectUserEnumeration = &detection{kind: IncidentUserEnumeration, find: func
 	if unknown < t.Names {
 		return f
 	}
-	names := 0
-	for i := range s.group.actors {
-		if s.group.actors[i].classes.has(classUnknownName) {
-			names++
-		}
-	}
-	f.found = 5*names >= 4*len(s.group.actors)
+	f.found = s.mostlyOf(classUnknownName)
 	if f.found {
 		f.severity = severityLow
-		if names >= 5*t.Names {
+		if unknown >= 5*t.Names {
 			f.severity = severityMedium
 		}
 	}

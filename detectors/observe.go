@@ -55,7 +55,7 @@ func (e *Engine) recall(n *entity, except *recentEntry) {
 			continue
 		}
 		if c := classOf(&e.decoded, e.catalogue) &^ classCounts; c.any(classSuccess | classStopped) {
-			e.entities.addPass(n, e.entities.newPass(&e.decoded, x.eventTime, x.request, n.key, c, false))
+			e.entities.addPass(n, e.entities.newPass(&e.decoded, x.eventTime, x.request, n.key, c, false), &e.counter)
 		}
 	}
 }
@@ -145,8 +145,7 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 		v := &n.events[at]
 		now := s.newEvent(rec, v.time, hash, actor, c, n.group())
 		touched = v.class | c
-		now.class |= v.class & classMember
-		now.incident = v.incident
+		now.incidents = v.incidents
 		s.releaseEvent(v)
 		*v = now
 	case at >= 0:
@@ -163,8 +162,7 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 				break
 			}
 			// The earlier one stands for the series, whichever came first.
-			v.class |= old.class & classMember
-			v.incident = old.incident
+			v.incidents = old.incidents
 			s.removeEvent(n, i)
 			s.addEvent(n, v)
 			touched, changed = c, true
@@ -182,7 +180,6 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 	case at >= 0 && isPass:
 		p := &n.passes[at]
 		now := s.newPass(rec, p.time, hash, actor, c, n.group())
-		now.class |= p.class & classMember
 		now.incident = p.incident
 		if now.class != p.class {
 			touched |= classesOfPasses(n.role)
@@ -194,7 +191,7 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 		s.removePass(n, at)
 		changed = true
 	case isPass:
-		if s.addPass(n, s.newPass(rec, eventTime, hash, actor, c, n.group())) >= 0 {
+		if s.addPass(n, s.newPass(rec, eventTime, hash, actor, c, n.group()), &e.counter) >= 0 {
 			touched |= classesOfPasses(n.role)
 			changed = true
 		}

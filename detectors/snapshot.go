@@ -22,6 +22,7 @@ const snapshotMagic = "signindiag state "
 func (e *Engine) AppendSnapshot(dst []byte) []byte {
 	w := snapshotWriter{append(dst, snapshotMagic...)}
 	w.uint(SnapshotVersion)
+	w.int(e.started)
 	e.fence.write(&w)
 	e.recent.write(&w)
 	e.attempts.write(&w)
@@ -41,6 +42,7 @@ func (e *Engine) RestoreSnapshot(src []byte) error {
 		return fmt.Errorf("restore snapshot of version %d, want %d: %w", v, SnapshotVersion, ErrSnapshotVersion)
 	}
 	s := e.newState()
+	s.started = r.int()
 	s.fence.read(&r)
 	s.recent.read(&r)
 	s.attempts.read(&r)
@@ -346,7 +348,9 @@ func (s *entities) writeEntity(w *snapshotWriter, n *entity) {
 		w.uint(uint64(v.class))
 		w.int(v.time)
 		w.int(int64(v.code))
-		w.uint(uint64(v.incident))
+		for _, number := range v.incidents {
+			w.uint(uint64(number))
+		}
 		w.hash(v.hash)
 		w.hash(v.actor)
 		for _, t := range v.texts() {
@@ -475,7 +479,7 @@ func (s *entities) readEntity(r *snapshotReader, list uint8) {
 	}
 	n.received, n.nextInc = r.int(), r.uint32()
 	for range r.atMost(n.maxEvents()) {
-		v := event{class: class(r.uint32()), time: r.int(), code: r.int32(), incident: r.uint32(), hash: r.hash(), actor: r.hash()}
+		v := event{class: class(r.uint32()), time: r.int(), code: r.int32(), incidents: [maxLanes]uint32{r.uint32(), r.uint32(), r.uint32()}, hash: r.hash(), actor: r.hash()}
 		for _, t := range v.texts() {
 			*t = s.texts.holdWhole(r.text())
 		}

@@ -76,6 +76,8 @@ type family struct {
 	quiet func(*Thresholds) int64
 	// byCode tells one story for each error code.
 	byCode bool
+	// lane keeps apart the families of an entity that may share an event, see event.incidents.
+	lane uint8
 	// detections are asked in this order. The first that finds something names the incident; the others stand in also.
 	detections []*detection
 }
@@ -199,17 +201,18 @@ func (v *event) values() [6]uint32 {
 }
 
 // of reports whether the event belongs to an incident.
-func (v *event) of(incident uint32) bool { return v.class.has(classMember) && v.incident == incident }
+func (v *event) of(i *incidentState) bool { return v.incidents[families[i.family].lane] == i.number }
 
 // dropped sums up an event that is no longer kept one by one.
 func (s *entities) dropped(n *entity, v *event) {
-	if !v.class.has(classMember) {
-		return
+	for _, number := range v.incidents {
+		if i := n.incident(number); i != nil {
+			s.leave(n, i, v)
+		}
 	}
-	i := n.incident(v.incident)
-	if i == nil {
-		return
-	}
+}
+
+func (s *entities) leave(n *entity, i *incidentState, v *event) {
 	i.left.add(v)
 	i.leftSet |= i.kinds
 	if n.group() {
@@ -228,6 +231,7 @@ func (s *entities) dropped(n *entity, v *event) {
 	}
 }
 
+// incident returns the incident of a number, nil for 0 and for one that is forgotten.
 func (n *entity) incident(number uint32) *incidentState {
 	for i := range n.incidents {
 		if n.incidents[i].number == number {
@@ -252,12 +256,14 @@ func (s *entities) incidentsOf(dst []string, n *entity, requestID string, hash u
 	if len(n.incidents) == 0 {
 		return dst
 	}
-	if i := s.findEvent(n, requestID, hash); i >= 0 && n.events[i].class.has(classMember) {
-		if inc := n.incident(n.events[i].incident); inc != nil {
-			dst = append(dst, inc.idString())
+	if i := s.findEvent(n, requestID, hash); i >= 0 {
+		for _, number := range n.events[i].incidents {
+			if inc := n.incident(number); inc != nil {
+				dst = append(dst, inc.idString())
+			}
 		}
 	}
-	if i := s.findPass(n, requestID, hash); i >= 0 && n.passes[i].class.has(classMember) {
+	if i := s.findPass(n, requestID, hash); i >= 0 {
 		if inc := n.incident(n.passes[i].incident); inc != nil {
 			if id := inc.idString(); !slices.Contains(dst, id) {
 				dst = append(dst, id)
@@ -406,11 +412,10 @@ func (e *Engine) openIncident(n *entity, family uint8, code int32, first *event)
 func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *Rows) {
 	tenant := e.entities.texts.text(s.n.tenant)
 	for _, v := range s.events {
-		if v.class.has(classMember) || s.group.ownUser(v.actor) {
+		if v.incidents[families[inc.family].lane] != 0 || s.group.ownUser(v.actor) {
 			continue
 		}
-		v.class |= classMember
-		v.incident = inc.number
+		v.incidents[families[inc.family].lane] = inc.number
 		inc.first, inc.last = min(inc.first, v.time), max(inc.last, v.time)
 		out.Members = append(out.Members, IncidentMember{
 			IncidentID: inc.idString(), TenantID: tenant, RequestID: e.entities.requestID(v),
@@ -421,7 +426,7 @@ func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *
 	// An event may have left the story again: a newer version of its record, or an earlier try of the same series.
 	first, last := int64(1<<63-1), int64(-1<<63)
 	for _, v := range s.events {
-		if v.of(inc.number) {
+		if v.of(inc) {
 			first, last = min(first, v.time), max(last, v.time)
 		}
 	}
@@ -433,10 +438,9 @@ func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *
 	}
 	for _, i := range s.decisive {
 		p := &s.n.passes[i]
-		if p.class.has(classMember) {
+		if p.incident != 0 {
 			continue
 		}
-		p.class |= classMember
 		p.incident = inc.number
 		out.Members = append(out.Members, IncidentMember{
 			IncidentID: inc.idString(), TenantID: tenant, RequestID: e.entities.passRequestID(p),
@@ -501,7 +505,7 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 	}
 	e.members = e.members[:0]
 	for _, v := range s.events {
-		if !v.of(inc.number) || s.group.ownUser(v.actor) {
+		if !v.of(inc) || s.group.ownUser(v.actor) {
 			continue
 		}
 		total.add(v)
@@ -517,7 +521,7 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 	successes, stopped, passes := int64(0), int64(0), int64(0)
 	for i := range n.passes {
 		p := &n.passes[i]
-		if p.class.has(classMember) && p.incident == inc.number {
+		if p.incident == inc.number {
 			passes++
 			if p.class.has(classStopped) {
 				stopped++
@@ -531,7 +535,7 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 			}
 		}
 		if p.class.has(classSuccess) && p.time >= inc.first && p.time <= inc.last && !n.group() ||
-			n.group() && p.class.has(classSuccess|classMember) && p.incident == inc.number {
+			n.group() && p.class.has(classSuccess) && p.incident == inc.number {
 			successes++
 		}
 	}
