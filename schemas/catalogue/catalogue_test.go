@@ -99,7 +99,7 @@ func TestCodes(t *testing.T) {
 	if got := c.PasswordWasRight(); !slices.Equal(got, right) {
 		t.Errorf("right passwords: %v", got)
 	}
-	wrong := []int32{50034, 50056, 50064, 50126, 80004, 120000}
+	wrong := []int32{50034, 50054, 50056, 50064, 50126, 80004, 120000}
 	if got := c.PasswordWasWrong(); !slices.Equal(got, wrong) {
 		t.Errorf("wrong passwords: %v", got)
 	}

@@ -246,7 +246,7 @@ func TestCounts(t *testing.T) {
 		}
 	}
 	for code, want := range map[int32]string{
-		50057: CountsYes, 54000: CountsYes, 120014: CountsYes, 80004: CountsYes, 80012: CountsYes,
+		50057: CountsYes, 500341: CountsYes, 54000: CountsYes, 120014: CountsYes, 80004: CountsYes, 80012: CountsYes,
 		50055: CountsUnattended, 50144: CountsUnattended, 50137: CountsUnattended,
 		50015: "", 80001: "", 80002: "", 80005: "", 80007: "", 80014: "", 120002: "",
 	} {
