@@ -6,7 +6,10 @@
 // template language of Template. LoadOverlay lays a file of the operator's over them. A Catalogue is immutable after Load and safe for concurrent use.
 package catalogue
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // Kind is the type of an evidence key's value.
 type Kind uint8
@@ -168,6 +171,14 @@ type Action struct {
 	Name string
 	Text *Template
 	Role *Role
+}
+
+// ActionNothing is the name of the action that is told where no other one applies. Its text holds no keys.
+const ActionNothing = "nothing"
+
+// hasKeys reports whether the text depends on a diagnosis.
+func (a *Action) hasKeys() bool {
+	return a.Text != nil && slices.ContainsFunc(a.Text.nodes, func(n node) bool { return n.op != opLiteral })
 }
 
 // Role is a role, or a person, who can carry out an action.

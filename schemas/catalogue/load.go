@@ -397,7 +397,12 @@ func (p *parser) actions() {
 			p.fail(at, "%s: unknown role %q%s", name, roleName, choices(roleName, p.sections["roles"].keys, ""))
 		}
 		p.used["role/"+roleName] = true
-		p.cat.actions[name] = &Action{Name: name, Text: p.template(y, name, "text", scopeDiagnosis), Role: role}
+		a := &Action{Name: name, Text: p.template(y, name, "text", scopeDiagnosis), Role: role}
+		if name == ActionNothing && a.hasKeys() {
+			_, at := p.text(y, name, "text")
+			p.fail(at, "action %s stands where no other one applies: write its text without keys", name)
+		}
+		p.cat.actions[name] = a
 	})
 }
 
@@ -536,7 +541,7 @@ func (p *parser) incidents() {
 		i.Title, _ = p.need(y, name, "title")
 		i.Definition, _ = p.need(y, name, "definition")
 		for _, a := range i.Actions {
-			if a.Text != nil && slices.ContainsFunc(a.Text.nodes, func(n node) bool { return n.op != opLiteral }) {
+			if a.hasKeys() {
 				_, at := p.text(p.sections["actions"].get(a.Name), a.Name, "text")
 				p.fail(at, "action %s holds a key of a diagnosis, which the incident %s has not: write its text without keys", a.Name, name)
 			}
@@ -546,10 +551,11 @@ func (p *parser) incidents() {
 	})
 }
 
+// ErrorLookupURL is Microsoft's page that explains an error code; the code follows it.
+const ErrorLookupURL = "https://login.microsoftonline.com/error?code="
+
 // CodePage returns the address of Microsoft's own page about an error code.
-func CodePage(code int32) string {
-	return "https://login.microsoftonline.com/error?code=" + strconv.Itoa(int(code))
-}
+func CodePage(code int32) string { return ErrorLookupURL + strconv.Itoa(int(code)) }
 
 func (p *parser) codes() {
 	p.entries("codes", codeColumns[1:], func(number string, y *value) {

@@ -155,6 +155,7 @@ func TestOverlayRefuses(t *testing.T) {
 		{"severity of an incident", "incidents:\n  password_spray:\n    severity: dire", `contoso.yaml:3: password_spray: severity "dire": expected info, low, medium, high or critical`},
 		{"incident with a key of a diagnosis", "incidents:\n  password_spray:\n    summary: \"{who}\"", `contoso.yaml:3: password_spray: summary: template "{who}", character 1: unknown key {who}`},
 		{"action of an incident with a key", "actions:\n  incident_lockout:\n    text: \"Ask {who}.\"", `contoso.yaml:3: action incident_lockout holds a key of a diagnosis, which the incident account_lockout has not: write its text without keys`},
+		{"the action that stands alone, with a key", "actions:\n  nothing:\n    text: \"{who} has nothing to do.\"", `contoso.yaml:3: action nothing stands where no other one applies: write its text without keys`},
 		{"role", "actions:\n  nothing:\n    role: nobdy", `contoso.yaml:3: nothing: unknown role "nobdy": did you mean nobody?`},
 		{"added action that nothing uses", "actions:\n  spare:\n    role: user\n    text: Spare.", `contoso.yaml:2: spare: no scenario or incident uses it`},
 		{"added role that nothing uses", "roles:\n  spare: Spare", `contoso.yaml:2: spare: no action uses it`},
