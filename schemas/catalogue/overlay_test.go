@@ -167,6 +167,8 @@ func TestOverlayRefuses(t *testing.T) {
 		{"two documents", "codes: {}\n---\ncodes: {}", "contoso.yaml:3: a second document begins: expected one, without ---"},
 		{"another encoding", "codes:\n  50126: {meaning: \"Pa\xdfwort\"}", "contoso.yaml:2: is no text in UTF-8: save the file with this encoding"},
 		{"a text that begins a flow", "codes:\n  50126:\n    meaning: [A", `contoso.yaml:3: is not YAML that can be read: sequence end token ']' not found: check indentation, quotes and brackets`},
+		{"nesting", "codes:\n  " + strings.Repeat("[", 501), "contoso.yaml:2: more than 500 brackets are open: close them"},
+		{"size", strings.Repeat("#", 1<<20+1), "contoso.yaml: holds 1048577 bytes: expected at most 1048576"},
 		{"several", "codes:\n  50126: {counts: often}\n\nscenarios:\n  pta: {rank: 3}\n  sso:\n    severity: {default: none}\nlinks:\n  x: {title: X}", "contoso.yaml:2: code 50126: counts \"often\": expected no, yes or unattended\n" +
 			"contoso.yaml:5: scenario pta: field \"rank\" cannot be set: expected title, definition, severity, summary, note, actions or links\n" +
 			"contoso.yaml:7: sso: severity: default \"none\": expected info, low, medium, high or critical\n" +

@@ -83,12 +83,38 @@ func merge(base, over *value) *value {
 // maxNesting bounds mappings and lists inside each other; the files of a catalogue need 5.
 const maxNesting = 8
 
+// Bounds of what is given to the YAML library, which takes memory with the square of the nesting: 200 000 open brackets took
+// more than 20 GB. The largest embedded file has 80 KB.
+const (
+	maxYAMLBytes    = 1 << 20
+	maxOpenBrackets = 500
+)
+
 // readYAML reads one document. It returns nil for a file that cannot be read and an empty value for one without content.
 func (p *parser) readYAML(file string, data []byte) *value {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	for i, line := range bytes.Split(data, []byte("\n")) {
 		if !utf8.Valid(line) || bytes.IndexByte(line, 0) >= 0 {
 			p.fail(place{file, i + 1}, "is no text in UTF-8: save the file with this encoding")
+			return nil
+		}
+	}
+	if len(data) > maxYAMLBytes {
+		p.fail(place{file, 0}, "holds %d bytes: expected at most %d", len(data), maxYAMLBytes)
+		return nil
+	}
+	open, line := 0, 1
+	for _, c := range data {
+		switch c {
+		case '\n':
+			line++
+		case '[', '{':
+			open++
+		case ']', '}':
+			open = max(open-1, 0)
+		}
+		if open > maxOpenBrackets {
+			p.fail(place{file, line}, "more than %d brackets are open: close them", maxOpenBrackets)
 			return nil
 		}
 	}
