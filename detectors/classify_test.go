@@ -298,7 +298,7 @@ var classifyCases = []classifyCase{
 	{name: "disabled", view: record(50057), scenario: "account_disabled"},
 	{name: "age consent", view: record(50015), scenario: "error_insight"},
 	{name: "pass-through agent", view: record(80001), scenario: "pta"},
-	{name: "pass-through name", view: record(80004), scenario: "pta", evidence: []string{`"password_correct":false`}},
+	{name: "pass-through name", view: record(80004), scenario: "pta", also: []string{"wrong_password"}, evidence: []string{`"password_correct":false`}},
 	{name: "wrong password of a pass-through user", view: record(50126, with(func(r *schemas.SignIn) { r.AuthenticationMethodsUsed = []string{"PTA"} })), scenario: "wrong_password"},
 	{name: "Kerberos header", view: record(81006), scenario: "sso"},
 	{name: "other Windows user", view: record(81012, outcome(OutcomeResolved, AttemptResolved)), scenario: "sso", severity: "info"},

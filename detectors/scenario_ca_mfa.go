@@ -8,6 +8,9 @@ func recogniseCAMFA(s *subject) verdict {
 			return doesNotApply
 		}
 		s.policyEvidence()
+		if s.failing == 0 && len(s.r.AuthenticationRequirementPolicies) == 0 && !s.mfaPolicy {
+			s.policyUnknown() // only conditionalAccessStatus tells that a policy asked
+		}
 		return explains
 	}
 	if s.demand&demandCA == 0 || !s.mfaRequired {
