@@ -8,8 +8,8 @@ func recogniseCAMFA(s *subject) verdict {
 			return doesNotApply
 		}
 		s.policyEvidence()
-		if s.failing == 0 && len(s.r.AuthenticationRequirementPolicies) == 0 && !s.mfaPolicy {
-			s.policyUnknown() // only conditionalAccessStatus tells that a policy asked
+		if s.failing == 0 && (s.statusOnly || s.demand&demandCA == 0) {
+			s.policyUnknown()
 		}
 		return explains
 	}

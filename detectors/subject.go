@@ -105,6 +105,7 @@ type subject struct {
 	mfaPolicyPassed  bool // a policy that asks for MFA and for nothing else was met
 
 	demand       demand
+	statusOnly   bool // only conditionalAccessStatus tells that Conditional Access demanded MFA
 	mfaRequired  bool
 	mfaSatisfied bool
 	mfaStep      *schemas.AuthenticationStep // the last step of MFA
@@ -217,6 +218,7 @@ func (s *subject) facts() {
 	if s.mfaPrompt() && s.demand == 0 && strings.EqualFold(r.ConditionalAccessStatus, "failure") {
 		// A policy had the user and the application in scope and its control was not met: that is the demand.
 		s.demand |= demandCA
+		s.statusOnly = true
 	}
 	s.mfaFacts()
 }

@@ -3,6 +3,9 @@ package detectors_test
 import (
 	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -435,5 +438,28 @@ func TestTableRaw(t *testing.T) {
 				t.Errorf("summary reads %q, want %q in it", summary, cmp.Or(tc.summary, "anything"))
 			}
 		})
+	}
+}
+
+// TestScenarioFiles holds that every scenario and label has a scenario file of its name.
+func TestScenarioFiles(t *testing.T) {
+	for _, s := range tableCatalogue(t).Scenarios() {
+		file := filepath.Join("testdata", "scenarios", s.Name+".txt")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Errorf("%s has no scenario file: %v", s.Name, err)
+			continue
+		}
+		if want := regexp.MustCompile(`(?m)^expect .*\b(scenario|also)=([a-z_0-9]+,)*` + s.Name + `\b`); !want.Match(text) && !strings.Contains(string(text), " "+s.Name+" count=") {
+			t.Errorf("%s expects no %s", file, s.Name)
+		}
+		for _, word := range []string{"dialect graph", "dialect loganalytics"} {
+			if !strings.Contains(string(text), word) {
+				t.Errorf("%s lacks a record in %s", file, word)
+			}
+		}
+		if !strings.Contains(string(text), "Trap") {
+			t.Errorf("%s names no trap", file)
+		}
 	}
 }
