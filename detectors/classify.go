@@ -294,10 +294,11 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 			raise(SeverityMedium)
 		}
 	case ScenarioSuccess:
-		if s.riskLevel() == riskHigh && !s.riskOver() {
-			raise(SeverityLow) // MFA was passed, else it would be missed_interrupt
-			if !s.interactive() && !s.mfaSatisfied {
-				raise(SeverityMedium) // nothing tells whether it was: the token may be stolen
+		// High risk that was seen at the sign-in, or found later.
+		if (s.riskLevel() == riskHigh || s.user && strings.EqualFold(s.r.RiskLevelAggregated, riskHigh)) && !s.riskOver() {
+			raise(SeverityLow)
+			if !s.mfaPassed() {
+				raise(SeverityMedium) // nothing tells that MFA was passed: the password or the token may be stolen
 			}
 		}
 	}

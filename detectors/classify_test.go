@@ -332,7 +332,7 @@ var classifyCases = []classifyCase{
 		scenario: "wrong_password", also: []string{"repeated_failures"}, severity: "medium", evidence: []string{`"failures_48h":5`}},
 	{name: "interrupt among failures", view: record(50140, failures(FailureView{Count: 5, Repeated: true})), scenario: "interrupt", evidence: []string{"!failures_48h"}},
 	{name: "expired token among failures", view: record(70044, failures(FailureView{Count: 5, Repeated: true})), scenario: "token_session"},
-	{name: "stored password", view: record(50126, failures(FailureView{Count: 20, Repeated: true, First: testTime - 6000e6, Last: testTime, Applications: []string{"Mail"}, Devices: []string{"phone"},
+	{name: "stored password", view: record(50126, with(func(r *schemas.SignIn) { r.DeviceDisplayName = "phone" }), failures(FailureView{Count: 20, Repeated: true, First: testTime - 6000e6, Last: testTime, Applications: []string{"Mail"}, Devices: []string{"phone"},
 		Addresses: []string{"203.0.113.7", "198.51.100.1"}, Codes: []int32{50126}, RegularSeconds: 300})),
 		scenario: "wrong_password", also: []string{"repeated_failures", "cached_credential"}, severity: "low", evidence: []string{`"regular_seconds":300`}},
 	{name: "regular but locked", view: record(50126, failures(FailureView{Count: 20, Repeated: true, Applications: []string{"Mail"}, Devices: []string{"phone"}, Codes: []int32{50126, 50053}, RegularSeconds: 300})),

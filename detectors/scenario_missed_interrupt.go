@@ -45,7 +45,7 @@ func recogniseMissedInterrupt(s *subject) verdict {
 		s.e.Add(s.keys.missedBy, missedLegacy)
 		v = explains
 	}
-	if s.riskLevel() == riskHigh && !s.riskOver() && s.interactive() && !s.mfaSatisfied && !s.mfaPolicyPassed && !s.strongFirstFactor() {
+	if s.riskLevel() == riskHigh && !s.riskOver() && s.interactive() && !s.mfaPassed() {
 		s.e.Add(s.keys.missedBy, missedRisk)
 		s.riskEvidence()
 		v = explains
@@ -73,6 +73,12 @@ func (s *subject) missedExcluded() bool {
 		return true
 	}
 	return s.foreign || s.strongFirstFactor()
+}
+
+// mfaPassed reports whether something in the record says that MFA was passed or not needed: a step or the details, a
+// policy that asks for it and was met, or a method that is multifactor by itself.
+func (s *subject) mfaPassed() bool {
+	return s.mfaSatisfied || s.mfaPolicyPassed || s.strongFirstFactor()
 }
 
 // strongFirstFactor reports whether a step used a method that is multifactor by itself.

@@ -21,6 +21,9 @@ const (
 	// Microsoft's Azure portal workbook. Fewer are what a person mistypes.
 	attackWrong     = 5
 	attackAddresses = 2
+	// manyWrong wrong passwords from manyAddresses are an attack whatever else the person does in the meantime: ten is where
+	// smart lockout acts.
+	manyWrong = 10
 	// attackFromAddress wrong passwords from one address are an attack by the same query.
 	attackFromAddress = 20
 	// storedLongRun wrong passwords without a lockout are one and the same password again and again: smart lockout acts after
@@ -48,20 +51,22 @@ func recogniseWrongPassword(s *subject) verdict {
 // assess says who sends the wrong password.
 //
 //   - stored_password: one application on one device (or, where none is named, from one address), no lockout, and either at a
-//     regular spacing (cached_credential) or so often that only a repeated password explains that no lockout came.
-//   - attack: a lockout and several addresses; or many wrong passwords from two addresses, none of them from a device that the
-//     directory knows and none between successes; or very many from the record's address, likewise.
+//     regular spacing (cached_credential) or so often from one or two addresses that only a repeated password explains that
+//     no lockout came.
+//   - attack: several addresses and a lockout or ten wrong passwords; or several wrong passwords from two addresses, none of
+//     them from a device that the directory knows and none between successes; or very many from the record's address, likewise.
 //   - human: few tries of a person at a browser or app, and the attempt succeeded, or there are successes between them, or the
 //     device is one that the directory knows.
 //   - unclear: everything else, a lone wrong password above all.
 func (s *subject) assess() string {
 	f := &s.v.Failures
 	wrong := max(f.WrongPasswords, 1)
-	if s.storedRegular() || s.oneSource() && wrong >= storedLongRun {
+	many := len(f.Addresses) >= manyAddresses
+	if s.storedRegular() || s.oneSource() && wrong >= storedLongRun && !many {
 		return assessedStored
 	}
 	locked := slices.Contains(f.Codes, 50053)
-	if locked && len(f.Addresses) >= manyAddresses {
+	if many && (locked || wrong >= manyWrong) {
 		return assessedAttack
 	}
 	if len(f.Devices) == 0 && f.Successes == 0 && !s.overcome() {
@@ -80,8 +85,11 @@ func (s *subject) assess() string {
 // where no device is named, without a lockout.
 func (s *subject) oneSource() bool {
 	f := &s.v.Failures
-	if len(f.Applications) > 1 || len(f.Devices) > 1 || len(f.Devices) == 0 && len(f.Addresses) > 1 {
+	if len(f.Applications) > 1 || len(f.Devices) > 1 {
 		return false
+	}
+	if len(f.Devices) == 0 && len(f.Addresses) > 1 || len(f.Devices) == 1 && s.r.DeviceDisplayName == "" && s.r.DeviceId == "" {
+		return false // of several places, or not from the device that is named elsewhere
 	}
 	return !slices.Contains(f.Codes, 50053)
 }

@@ -673,6 +673,9 @@ func (s *subject) unknowns() {
 	r := s.r
 	if s.noCode {
 		s.unknown("error_code")
+		if s.empty() {
+			return // nothing is known, and the summary says so
+		}
 	} else if s.code == nil {
 		s.unknown("error_code_meaning")
 	}

@@ -241,6 +241,12 @@ var table = []struct {
 			want: succeeded("success", "ca_mfa", "low"), trapOf: "missed_interrupt"},
 		{name: "token at high risk, steps unknown", shapes: unattended, record: record(risk("high", "atRisk", "anomalousToken"), redeeming(refreshToken)),
 			want: succeeded("success", "", "medium").with(`"risk_events":["anomalousToken"]`), trapOf: "missed_interrupt"},
+		{name: "risk that was found later", shapes: all, record: record(func(s *synthetic.SignInSpec) {
+			s.Risk = synthetic.Risk{LevelDuringSignIn: "none", LevelAggregated: "high", State: "atRisk", EventTypes: []string{"attackerinTheMiddle"}}
+		}), want: succeeded("success", "", "medium").with(`"risk_level_aggregated":"high"`, "!risk_level"), trapOf: "missed_interrupt"},
+		{name: "risk that was found later and dismissed", shapes: all, record: record(func(s *synthetic.SignInSpec) {
+			s.Risk = synthetic.Risk{LevelDuringSignIn: "none", LevelAggregated: "high", State: "dismissed"}
+		}), want: succeeded("success", "", "info"), trapOf: "risk_blocked"},
 		{name: "passed through to another tenant", shapes: full, record: record(passing), want: succeeded("success", "", "info").not("passthrough"), trapOf: "b2b_failed"},
 		{name: "success of a local guest", shapes: full, record: record(guest), want: succeeded("success", "", "info"), trapOf: "b2b_ca_blocked"},
 		{name: "risk is no flag", shapes: full, record: record(risk("medium", "atRisk")), want: succeeded("success", "", "info"), trapOf: "flagged"},
@@ -408,6 +414,7 @@ var table = []struct {
 	{"MFA demanded by Conditional Access", []row{
 		// A prompt without an end so far may be a person who went away, or an attacker who cannot go on: low; info when done.
 		{name: "prompt by a policy", shapes: all, record: record(code(50074), rule("Require MFA", "failure", 0, "Mfa")), want: interrupted("ca_mfa", "", "low").with(`"mfa_policies":["Require MFA"]`), trapOf: "ca_failed"},
+		{name: "prompt whose policy was interrupted", shapes: all, record: record(code(50074), rule("Require MFA", "interrupted", 0, "Mfa")), want: interrupted("ca_mfa", "", "low").not("!mfa_demander"), trapOf: "mfa_other"},
 		{name: "prompt told by the status alone", shapes: all, record: record(code(50076), status("failure")), want: interrupted("ca_mfa", "", "low").not("policy"), trapOf: "mfa_other"},
 		{name: "prompt for a strength", shapes: full, record: record(code(50074), demanded("authenticationStrengths"), rule("Passkeys", "failure", 0), strength("Phishing-resistant MFA")),
 			want: interrupted("ca_mfa", "", "low").with(`"authentication_strength":"Phishing-resistant MFA"`), trapOf: "mfa_proofup"},
@@ -507,6 +514,19 @@ var table = []struct {
 			want: failed("wrong_password", "repeated_failures", "medium").with(`"assessment":"attack"`), trapOf: "cached_credential"},
 		{name: "guesses from four addresses", shapes: all, record: record(code(50126)), around: around(before(8, 70*time.Second, fromEach(50126, homeAddress, "198.51.100.4", "198.51.100.5", "192.0.2.9"))),
 			want: failed("wrong_password", "repeated_failures", "high").with(`"assessment":"attack"`, `"failure_many_addresses":true`), trapOf: "account_locked"},
+		{name: "guesses from three addresses while the person works", shapes: all, record: record(code(50126)), around: around(before(12, 10*time.Minute, func(i int, s *synthetic.SignInSpec) {
+			fromEach(50126, homeAddress, "198.51.100.4", "192.0.2.9")(i, s)
+			if i == 6 {
+				plain(s, 0)
+			}
+		})), want: failed("wrong_password", "repeated_failures", "high").with(`"assessment":"attack"`), trapOf: "cached_credential"},
+		{name: "guesses beside a slip at the person's own device", shapes: all, record: record(code(50126)), around: around(before(17, 9*time.Minute, func(i int, s *synthetic.SignInSpec) {
+			fromEach(50126, homeAddress, "198.51.100.4", "192.0.2.9")(i, s)
+			s.Time = s.Time.Add(time.Duration(i*i*37%211) * time.Second)
+			if i == 3 {
+				laptop(s)
+			}
+		})), want: failed("wrong_password", "repeated_failures", "high").with(`"assessment":"attack"`), trapOf: "cached_credential"},
 		{name: "guesses from one address at many applications", shapes: all, record: record(code(50126)), around: around(before(20, 9*time.Second, func(i int, s *synthetic.SignInSpec) {
 			plain(s, 50126)
 			s.AppDisplayName = []string{"Payroll", "Azure Portal", "Mail"}[i%3]

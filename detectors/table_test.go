@@ -395,6 +395,57 @@ var (
 	}
 )
 
+// TestTableProviders judges a prompt by every demander that Microsoft Graph lists (requirementProvider, beta).
+func TestTableProviders(t *testing.T) {
+	headlines := map[string]string{
+		"user": "mfa_other", "request": "mfa_other", "servicePrincipal": "mfa_other", "tenantSessionRiskPolicy": "mfa_other",
+		"accountCompromisePolicies": "mfa_other", "enforcedForCspAdmins": "mfa_other", "crossTenantOutboundRule": "mfa_other",
+		"riskBasedPolicy": "mfa_other", "scopeBasedAuthRequirementPolicy": "mfa_other", "unknownFutureValue": "mfa_other", "aValueOfTheFuture": "mfa_other",
+		"multiConditionalAccess": "ca_mfa", "v1ConditionalAccess": "ca_mfa", "v1ConditionalAccessDependency": "ca_mfa",
+		"v1ConditionalAccessPolicyIdRequested": "ca_mfa", "authenticationStrengths": "ca_mfa", "gpsLocationCondition": "ca_mfa",
+		"securityDefaults": "security_defaults", "baselineProtection": "security_defaults",
+		"mfaRegistrationRequiredBySecurityDefaults": "security_defaults", "mfaRegistrationRequiredByBaselineProtection": "security_defaults",
+		"mfaRegistrationRequiredByMultiConditionalAccess": "mfa_proofup", "mfaRegistrationRequiredByIdentityProtectionPolicy": "mfa_proofup",
+		"mfaRegistrationRequiredByTheFuture": "mfa_proofup", "proofUpCodeRequest": "mfa_proofup",
+	}
+	for provider, want := range headlines {
+		for _, name := range strings.Fields(full) {
+			s := shapes[name]
+			// The array may hold several entries: membership counts, not the place.
+			spec := template(s, provider+name)
+			for _, c := range record(code(50076), demanded("", provider)) {
+				c(&spec)
+			}
+			if d := engineVerdict(t, s.dialect, spec.RequestID, spec); d.Scenario != want {
+				t.Errorf("%s in %s: headline is %s, want %s", provider, name, d.Scenario, want)
+			}
+		}
+	}
+}
+
+// TestTableLegacyClients judges a success by every client without modern authentication that Microsoft's legacy workbook and
+// Graph name, and by those that are none.
+func TestTableLegacyClients(t *testing.T) {
+	legacy := []string{"Authenticated SMTP", "Autodiscover", "Exchange ActiveSync", "Exchange Online PowerShell", "Exchange Web Services", "IMAP4",
+		"MAPI over HTTP", "Offline Address Book", "Outlook Anywhere (RPC over HTTP)", "Outlook Service", "POP3", "Reporting Web Services",
+		"Universal Outlook", "Other clients", "IMAP", "POP", "SMTP", "MAPI"}
+	modern := []string{"Browser", "browser", "Mobile Apps and Desktop clients", "Mobile Apps and Desktop Clients", "Unknown"}
+	for i, client := range append(legacy, modern...) {
+		want := "legacy_auth"
+		if i >= len(legacy) {
+			want = "success"
+		}
+		for _, name := range strings.Fields(everyUser) {
+			s := shapes[name]
+			spec := template(s, client+name)
+			spec.ClientAppUsed = client
+			if d := engineVerdict(t, s.dialect, spec.RequestID, spec); d.Scenario != want {
+				t.Errorf("%s in %s: headline is %s, want %s", client, name, d.Scenario, want)
+			}
+		}
+	}
+}
+
 // TestTableRaw judges records that no renderer makes: without a code, with the code in a text alone, with nothing at all.
 func TestTableRaw(t *testing.T) {
 	const who = `"createdDateTime":"2026-03-02T08:13:55Z","userPrincipalName":"ada@example.org","userId":"a0000000-0000-4000-8000-00000000000a","appDisplayName":"Payroll","ipAddress":"203.0.113.7","clientAppUsed":"Browser"`
