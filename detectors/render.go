@@ -170,7 +170,7 @@ func (r Renderer) Links(d *Diagnosis, _ catalogue.Capability) []Link {
 	if d.ErrorCode != 0 {
 		code := strconv.Itoa(int(d.ErrorCode))
 		if c := r.Catalogue.Code(d.ErrorCode); c != nil && !strings.HasPrefix(c.Link, ErrorLookupURL) {
-			add("Documentation of error code "+code, c.Link)
+			add("About error code "+code, c.Link)
 		}
 		add("Error code "+code, ErrorLookupURL+code)
 	}
