@@ -52,7 +52,7 @@ func recogniseWrongPassword(s *subject) verdict {
 //
 //   - stored_password: one application on one device (or, where none is named, from one address), no lockout, and either at a
 //     regular spacing (cached_credential) or so often from one or two addresses that only a repeated password explains that
-//     no lockout came.
+//     no lockout came. An old password (50054) where nobody types is one by itself.
 //   - attack: several addresses and a lockout or ten wrong passwords; or several wrong passwords from two addresses, none of
 //     them from a device that the directory knows and none between successes; or very many from the record's address, likewise.
 //   - human: few tries of a person at a browser or app, and the attempt succeeded, or there are successes between them, or the
@@ -62,6 +62,10 @@ func (s *subject) assess() string {
 	f := &s.v.Failures
 	wrong := max(f.WrongPasswords, 1)
 	many := len(f.Addresses) >= manyAddresses
+	attended := s.r.Category != schemas.Category_CATEGORY_NON_INTERACTIVE_USER && s.r.IsInteractive != schemas.Tri_TRI_FALSE && !s.legacy
+	if s.is(50054) && !attended {
+		return assessedStored
+	}
 	if s.storedRegular() || s.oneSource() && wrong >= storedLongRun && !many {
 		return assessedStored
 	}
@@ -74,7 +78,6 @@ func (s *subject) assess() string {
 			return assessedAttack
 		}
 	}
-	attended := s.r.Category != schemas.Category_CATEGORY_NON_INTERACTIVE_USER && s.r.IsInteractive != schemas.Tri_TRI_FALSE && !s.legacy
 	if attended && !locked && wrong < attackWrong && (s.overcome() || f.Successes > 0 || named(unmasked(s.r.DeviceId))) {
 		return assessedHuman
 	}

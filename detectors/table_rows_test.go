@@ -498,6 +498,8 @@ var table = []struct {
 		{name: "current password wrong at a change", shapes: all, record: record(code(120000)), want: failed("wrong_password", "", "low"), trapOf: "password_expired"},
 		{name: "a person mistyped, then got in", shapes: all, record: record(code(50126)), around: then, want: failed("wrong_password", "", "info").with(`"assessment":"human"`), trapOf: "cached_credential"},
 		{name: "a person at a known device", shapes: all, record: record(code(50126), laptop), want: failed("wrong_password", "", "low").with(`"assessment":"human"`), trapOf: "cached_credential"},
+		{name: "an old password that nobody typed", shapes: unattended, record: record(code(50054)), want: failed("wrong_password", "", "low").with(`"assessment":"stored_password"`), trapOf: "password_expired"},
+		{name: "an old password that somebody typed", shapes: all, record: record(code(50054)), want: failed("wrong_password", "", "low").with(`"assessment":"unclear"`), trapOf: "cached_credential"},
 		{name: "a program every five minutes", shapes: unattended, record: record(code(50126)), around: around(before(11, 5*time.Minute, as(50126))),
 			want: failed("wrong_password", "repeated_failures cached_credential", "low").with(`"assessment":"stored_password"`, `"regular_seconds":300`), trapOf: "account_locked"},
 		{name: "a program on a telephone", shapes: all, record: record(code(50126), by("Exchange ActiveSync"), laptop), around: around(before(11, 15*time.Minute, fromEach(50126, homeAddress, "198.51.100.4"))),

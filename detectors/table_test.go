@@ -167,7 +167,7 @@ func engineVerdict(t *testing.T, d synthetic.Dialect, requestID string, specs ..
 
 func newRunner(t testing.TB) *inmemory.Runner {
 	t.Helper()
-	runner, err := inmemory.New(detectors.Options{Catalogue: tableCatalogue(t), Thresholds: detectors.DefaultThresholds()})
+	runner, err := inmemory.New(detectors.Options{Catalogue: tableCatalogue(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +371,7 @@ var (
 	workbookInterrupts = []int32{16000, 16001, 16003, 29200, 50019, 50055, 50058, 50059, 50072, 50074, 50076, 50097, 50125, 50127, 50129,
 		50140, 50143, 50144, 50158, 51006, 52004, 65001, 81010, 81012, 81014, 165100}
 	// otherInterrupts are called interrupts in the text of Microsoft's code reference, or are such by what they mean.
-	otherInterrupts = []int32{50078, 50079, 50135, 50136, 50137, 50142, 50157, 50160, 50168, 50199, 50201, 51005, 70016, 70043, 70044, 90095,
+	otherInterrupts = []int32{50078, 50079, 50135, 50136, 50137, 50142, 50157, 50160, 50168, 50199, 50201, 50203, 50204, 50206, 51005, 70016, 70043, 70044, 90095,
 		500581, 501314, 700020, 1000002, 9002341}
 
 	headlineOfCategory = map[string]string{
@@ -390,8 +390,10 @@ var (
 		50057: "account_disabled", 120014: "account_locked",
 		53003: "ca_blocked", 53004: "risk_blocked", 530004: "b2b_ca_blocked",
 		50074: "mfa_other", 50076: "mfa_other", 50078: "mfa_other", 50158: "ca_mfa",
-		// Certificates, revocation lists and raw credentials are no passwords.
-		50017: "error_insight", 50192: "error_insight", 70018: "error_insight", 220501: "error_insight",
+		// Certificates, revocation lists, passes and methods that are not allowed are no passwords.
+		50017: "error_insight", 50192: "error_insight", 70018: "error_insight", 220501: "error_insight", 130500: "error_insight",
+		130501: "error_insight", 130502: "error_insight", 130503: "error_insight", 130504: "error_insight", 130505: "error_insight",
+		135016: "error_insight", 500172: "error_insight", 500176: "error_insight", 500183: "error_insight",
 	}
 )
 
