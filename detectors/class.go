@@ -130,7 +130,7 @@ func classOf(r *schemas.SignIn, cat *catalogue.Catalogue) class {
 		c |= classDisabled | classStopped
 	case r.ErrorCode == codeMFAFailed:
 		c |= classStopped | mfaClass(r)
-	case known.PasswordWasRight():
+	case known.PasswordWasRight() && !c.has(classSilent): // a redeemed token proves no password
 		c |= classStopped
 		if c.has(classLegacy) && known.Category == "conditional_access" {
 			c |= classLegacyStop

@@ -44,7 +44,7 @@ func TestDeal(t *testing.T) {
 		}
 		// Which entities a record is dealt to, judged anew from the record.
 		user, code, silent := r.Category.IsUser(), r.ErrorCode, isSilent(r)
-		tried := code == 50126 || code == 50053 || code == 53003 || code == 0 && !silent
+		tried := code == 50126 || code == 50053 || (code == 53003 || code == 0) && !silent
 		policy := code == 53003 && len(r.Policies) > 0
 		for role, want := range map[schemas.Role]bool{
 			schemas.Role_ROLE_ADDRESS:           user && tried && len(r.IpAddress) > 4,

@@ -251,6 +251,9 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 		meta.attempt, meta.attemptTag, meta.outcomes = before.attempt, before.attemptTag, before.outcomes
 		meta.flags = before.flags & (entryAttempt | entryRepeated)
 	}
+	if rec.ErrorCode != 0 && (old == 0 || before.code != rec.ErrorCode) && e.catalogue.Code(rec.ErrorCode) == nil {
+		out.UnknownCodes = append(out.UnknownCodes, rec.ErrorCode)
+	}
 	other := uint64(0)
 	if meta.flags&entryAttempt == 0 && id.known {
 		if key, ok := e.dealer.attemptKey(id.key, rec); ok {

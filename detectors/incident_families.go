@@ -74,6 +74,18 @@ func init() {
 	}
 }
 
+// usualSeverity is the severity that the embedded catalogue gives each kind; the severities of findings are meant beside
+// it. Another severity in the catalogue of an operator moves all severities of the kind by the difference.
+var usualSeverity = map[string]string{
+	IncidentPasswordSpray: SeverityMedium, IncidentDistributedSpray: SeverityMedium, IncidentBruteForce: SeverityMedium,
+	IncidentAccountLockout: SeverityLow, IncidentKindPasswordKnown: SeverityHigh, IncidentAccountTakeover: SeverityCritical,
+	IncidentMFAFatigue: SeverityMedium, IncidentTOTPGuessing: SeverityHigh, IncidentLegacyAuth: SeverityMedium,
+	IncidentDeviceCode: SeverityHigh, IncidentPrincipalSecretGuessing: SeverityHigh, IncidentDisabledAccountProbe: SeverityMedium,
+	IncidentUserEnumeration: SeverityLow, IncidentCASurge: SeverityMedium, IncidentAppOutage: SeverityMedium,
+	IncidentPTAOutage: SeverityHigh, IncidentSSOOutage: SeverityMedium, IncidentExpiredSecret: SeverityMedium,
+	IncidentCachedCredential: SeverityLow, IncidentRepeatedFailures: SeverityMedium,
+}
+
 // DetectionNames returns the kind of every detection, in the order of Stats.Detections; a kind may stand there more than once.
 func DetectionNames() []string {
 	names := make([]string, len(detections))

@@ -586,6 +586,8 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 // weigh raises a severity where a privileged user is concerned, and lowers it where every address is one of the tenant's
 // own. Neither silences.
 func (e *Engine) weigh(s *story, severity uint8, row *Incident) uint8 {
+	moved := int(severity) + severityRank(e.catalogue.Incident(row.Kind).Severity) - severityRank(usualSeverity[row.Kind])
+	severity = uint8(min(max(moved, int(severityInfo)), int(severityCritical)))
 	if severity < severityCritical && len(s.tenant.PrivilegedUsers) > 0 &&
 		slices.ContainsFunc(e.members, func(v *event) bool { return v.class.has(classPrivileged) }) {
 		severity++
