@@ -158,9 +158,33 @@ func (r *Runner) keep() {
 	}
 }
 
-// Result returns the rows so far. Every diagnosis names all incidents that its record belongs to, those included that
-// became known later. The Runner must not be fed afterwards.
+// Result returns the rows so far, incidents of one story joined into one. Every diagnosis names all incidents that its record
+// belongs to, those included that became known later. The Runner must not be fed afterwards.
 func (r *Runner) Result() Result {
+	r.result.Incidents = detectors.Join(r.result.Incidents, detectors.Overlaps(r.result.Members))
+	leader := map[incidentKey]string{}
+	for i := range r.result.Incidents {
+		for _, id := range r.result.Incidents[i].Joined {
+			leader[incidentKey{r.result.Incidents[i].TenantID, id}] = r.result.Incidents[i].IncidentID
+		}
+	}
+	r.result.Members = slices.DeleteFunc(r.result.Members, func(m detectors.IncidentMember) bool {
+		id, ok := leader[incidentKey{m.TenantID, m.IncidentID}]
+		_, both := r.members[memberKey{m.CorrelationID, m.RequestID, m.TenantID, id}]
+		return ok && both
+	})
+	for i := range r.result.Members {
+		m := &r.result.Members[i]
+		m.IncidentID = cmp.Or(leader[incidentKey{m.TenantID, m.IncidentID}], m.IncidentID)
+	}
+	for i := range r.result.Diagnoses {
+		d := &r.result.Diagnoses[i]
+		for k, id := range d.Incidents {
+			d.Incidents[k] = cmp.Or(leader[incidentKey{d.TenantID, id}], id)
+		}
+		slices.Sort(d.Incidents)
+		d.Incidents = slices.Compact(d.Incidents)
+	}
 	for _, m := range r.result.Members {
 		if at, ok := r.diagnoses[diagnosisKey{m.CorrelationID, m.RequestID, m.TenantID}]; ok {
 			d := &r.result.Diagnoses[at]
