@@ -47,6 +47,7 @@ type upCommand struct {
 	Kafka  string   `help:"host:port of the broker (default: a free port)." placeholder:"ADDRESS"`
 	Seed   uint64   `default:"1" help:"Seed of the demo's traffic."`
 	Quiet  bool     `help:"Log warnings and errors only."`
+	settingsFlag
 }
 
 // Run starts everything on this machine and stops it when ctx ends.
@@ -62,6 +63,10 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 		}
 	}
 	configuration, err := loadConfig(ctx, nil)
+	if err != nil {
+		return err
+	}
+	tenants, err := c.load(configuration)
 	if err != nil {
 		return err
 	}
@@ -108,7 +113,7 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	}
 	configuration.embed(broker.Address(), engine.Address(), snapshots)
 
-	options := systemOptions{pipeline: true, api: true, singleProcess: true, rawPartitions: rawPartitionsOfNewTopic, demo: c.Demo}
+	options := systemOptions{pipeline: true, api: true, singleProcess: true, rawPartitions: rawPartitionsOfNewTopic, demo: c.Demo, settings: tenants}
 	options.httpAddress, err = c.httpAddress(configuration)
 	if err != nil {
 		return err
