@@ -69,7 +69,7 @@ func TestExplainReadsAnyOrder(t *testing.T) {
 		return out
 	}
 	want := explain(writeLines(t, "forwards.ndjson", lines))
-	if !strings.Contains(want, `"failures_48h":150`) {
+	if !strings.Contains(want, `"failures":150,`) {
 		t.Error("the user's 150 failures are not counted")
 	}
 	same := func(how, got string) {
