@@ -242,6 +242,9 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 	if isSilent(rec) {
 		meta.flags |= entrySilent
 	}
+	if rec.FlaggedForReview {
+		meta.flags |= entryFlagged
+	}
 	newerExists := false
 	if u := e.recent.newestOfUser(id.key); u != nil {
 		newerExists = u.userMax >= meta.eventTime
@@ -294,12 +297,16 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 			}
 		}
 	}
+	flagged := (entry.flags|before.flags)&entryFlagged != 0 && !quiet
+	if flagged {
+		e.affected = e.appendFlagged(e.affected, id.key, entry.eventTime)
+	}
 
 	slices.Sort(e.affected)
 	e.affected = slices.Compact(e.affected)
 	for _, x := range e.affected {
 		if x != seq {
-			e.emit(x, nil, false, revision, out)
+			e.emit(x, nil, flagged && e.recent.at(x).flags&entryFlagged != 0, revision, out)
 		}
 	}
 	e.emit(seq, rec, !quiet, revision, out)
@@ -471,6 +478,11 @@ func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uin
 		}
 	} else {
 		v.Failures.reset()
+	}
+	if entry.flags&entryFlagged != 0 {
+		e.flaggedView(entry, &v.Flagged)
+	} else {
+		v.Flagged.Records = 0
 	}
 	d := nextDiagnosis(out)
 	if member != nil {

@@ -249,6 +249,9 @@ var expectationKeys = []string{"name", "expect", "users", "applications", "resou
 
 var expects = []string{detectors.ExpectMFA, detectors.ExpectConditionalAccess, detectors.ExpectCompliantDevice, detectors.ExpectBlock}
 
+// Expects returns what an expectation may expect.
+func Expects() []string { return slices.Clone(expects) }
+
 func (l *loader) expectation(path string, node ast.Node) (x expectation, ok bool) {
 	before := len(l.findings)
 	x.at = node.GetToken()
