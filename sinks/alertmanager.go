@@ -110,7 +110,7 @@ func (a *alertmanager) plan(i *detectors.Incident, have delivery, now time.Time)
 	if have.version == 0 || i.LastSeen > have.lastSeen || severityRank(i.Severity) > severityRank(have.severity) {
 		next.told, next.open = now.UnixMicro(), true
 	}
-	until := time.UnixMicro(max(next.lastSeen, next.told)).Add(a.quiet)
+	until := a.until(next)
 	if next.open && (!now.Before(until) || severityRank(i.Severity) < a.least) {
 		next.open = false
 	}
@@ -121,14 +121,22 @@ func (a *alertmanager) plan(i *detectors.Incident, have delivery, now time.Time)
 		parts = append(parts, a.ended(i, have, now))
 	}
 	if next.open {
-		parts = append(parts, a.encode(&alert{Labels: next.labels, StartsAt: startOf(i, now), EndsAt: until.UTC()}, i))
+		parts = append(parts, a.encode(&alert{Labels: next.labels, StartsAt: startOf(i, now), EndsAt: until}, i))
 	}
 	return parts, next
+}
+
+// until is when the alert of an incident ends for want of anything new.
+func (a *alertmanager) until(d delivery) time.Time {
+	return time.UnixMicro(max(d.lastSeen, d.told)).Add(a.quiet).UTC()
 }
 
 // ended is the alert that stands, with its end.
 func (a *alertmanager) ended(i *detectors.Incident, have delivery, now time.Time) []byte {
 	end := now.Add(-alertSkew).UTC()
+	if until := a.until(have); until.Before(end) {
+		end = until
+	}
 	return a.encode(&alert{Labels: have.labels, StartsAt: startOf(i, end), EndsAt: end}, i)
 }
 
