@@ -37,6 +37,7 @@ type system struct {
 	kafka     *pipeline.Kafka
 	server    *lookup.Server
 	address   net.Addr
+	outbox    *sinks.Outbox // nil without a receiver of alerts
 }
 
 // systemOptions say what of a system is wanted beside what the configuration tells.
@@ -45,6 +46,8 @@ type systemOptions struct {
 	pipeline bool
 	// api is false for a pipeline without an API.
 	api bool
+	// alerts sends incidents to the receivers that are configured.
+	alerts bool
 	// singleProcess reads all partitions without a consumer group.
 	singleProcess bool
 	// rawPartitions is the number of partitions that missing raw topics are made with, 0 to make none.
@@ -91,7 +94,26 @@ func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOption
 			return nil, err
 		}
 	}
+	if o.alerts && c.Alerts.configured() {
+		if err := s.openOutbox(); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// openOutbox makes what sends alerts. Nothing that it does or fails to do holds up the pipeline or makes it unready.
+func (s *system) openOutbox() error {
+	o, err := s.config.Alerts.outbox()
+	if err != nil {
+		return err
+	}
+	o.Conn, o.Database, o.Renderer, o.Logger, o.Registerer = s.conn, s.config.ClickHouse.Database, s.renderer, s.log, s.registry
+	if tcp, ok := s.address.(*net.TCPAddr); ok && o.PageURL == "" && tcp.IP.IsLoopback() {
+		o.PageURL = "http://" + s.address.String()
+	}
+	s.outbox, err = sinks.NewOutbox(o)
+	return err
 }
 
 func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) {
@@ -204,7 +226,7 @@ func (s *system) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	parts := 0
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
 	start := func(run func() error) {
 		parts++
 		go func() { ended <- run() }()
@@ -214,6 +236,9 @@ func (s *system) run(ctx context.Context) error {
 	}
 	if s.server != nil {
 		start(s.server.Serve)
+	}
+	if s.outbox != nil {
+		start(func() error { return s.outbox.Run(ctx) })
 	}
 	var errs []error
 	select {
@@ -270,7 +295,7 @@ func (runCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := systemOptions{pipeline: true, api: true}
+	options := systemOptions{pipeline: true, api: true, alerts: true}
 	if c.Kafka.CreateTopics {
 		options.rawPartitions = rawPartitionsOfNewTopic
 	}
