@@ -197,6 +197,16 @@ func (s *system) openServer(ctx context.Context, o systemOptions) error {
 		Demo:       o.demo,
 	}
 	if s.pipeline != nil {
+		ready := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signindiag_ready", Help: "1 while rows flow, 0 when /readyz says why they do not."},
+			func() float64 {
+				if s.pipeline.Ready() != nil {
+					return 0
+				}
+				return 1
+			})
+		if err := s.registry.Register(ready); err != nil {
+			return fmt.Errorf("register the metric of readiness: %w", err)
+		}
 		settings.Ready = func(context.Context) []string {
 			if err := s.pipeline.Ready(); err != nil {
 				return []string{err.Error()}
