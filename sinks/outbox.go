@@ -66,6 +66,8 @@ type OutboxConfig struct {
 	Resend time.Duration
 	// PageURL is the address under which people reach the page; without it alerts hold no links to it.
 	PageURL string
+	// Alone is set where no other process sends to the same receivers: there is no lease to wait for then after a crash.
+	Alone bool
 	// Logger is silent when nil.
 	Logger *slog.Logger
 	// Registerer takes the metrics; they are not registered when it is nil.

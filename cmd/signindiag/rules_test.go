@@ -46,7 +46,7 @@ func exportedMetrics(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	defer s.server.Shutdown(context.Background())
-	if err := s.openOutbox(); err != nil {
+	if err := s.openOutbox(systemOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	descs := make(chan *prometheus.Desc, 1000)

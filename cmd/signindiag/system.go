@@ -95,7 +95,7 @@ func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOption
 		}
 	}
 	if o.alerts && c.Alerts.configured() {
-		if err := s.openOutbox(); err != nil {
+		if err := s.openOutbox(o); err != nil {
 			return nil, err
 		}
 	}
@@ -103,12 +103,13 @@ func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOption
 }
 
 // openOutbox makes what sends alerts. Nothing that it does or fails to do holds up the pipeline or makes it unready.
-func (s *system) openOutbox() error {
+func (s *system) openOutbox(options systemOptions) error {
 	o, err := s.config.Alerts.outbox()
 	if err != nil {
 		return err
 	}
 	o.Conn, o.Database, o.Renderer, o.Logger, o.Registerer = s.conn, s.config.ClickHouse.Database, s.renderer, s.log, s.registry
+	o.Alone = options.singleProcess
 	if tcp, ok := s.address.(*net.TCPAddr); ok && o.PageURL == "" && tcp.IP.IsLoopback() {
 		o.PageURL = "http://" + s.address.String()
 	}
