@@ -319,3 +319,39 @@ func TestAlertsTellNoPolicy(t *testing.T) {
 		t.Errorf("the alerts tell a policy's name, or nothing: %s", text)
 	}
 }
+
+// TestAlertsOfHostileNames: names come from records, which anybody can have written.
+func TestAlertsOfHostileNames(t *testing.T) {
+	e, h := newAlertmanagerEnvironment(t), newHook(t)
+	hostile := []string{
+		`'; DROP TABLE incidents; --`, "\\' \" \n\t\x00 \u202e", "{{ .Labels }} {evil=\"1\"} ${x}", strings.Repeat("\U0001f980", 400), "\xff\xfe", "",
+	}
+	for n, name := range hostile {
+		i := e.incident(fmt.Sprintf("%d%s", n, name), "high", time.Minute)
+		i.EntityValue, i.EntityKind, i.TenantID, i.Users, i.Outcome = name, name, "tenant"+name, []string{name}, name
+		e.put(i, 0, 1, int64(n+1))
+	}
+	o := e.outbox(func(c *sinks.OutboxConfig) {
+		e.config(c)
+		h.config(c)
+	})
+	e.pass(o)
+	if got := len(e.standing()); got != len(hostile) {
+		t.Errorf("%d alerts stand, want %d\n%s", got, len(hostile), e.log.String())
+	}
+	if got := len(h.bodies); got != len(hostile) {
+		t.Errorf("the webhook has %d incidents, want %d", got, len(hostile))
+	}
+	// Their progress is found again: nothing is sent twice, and all end under the labels that they have.
+	e.pass(o)
+	if got := len(h.bodies); got != len(hostile) {
+		t.Errorf("the webhook has %d incidents after another pass", got)
+	}
+	for n, name := range hostile {
+		i := e.incident(fmt.Sprintf("%d%s", n, name), "low", 0)
+		i.EntityValue, i.EntityKind, i.TenantID, i.Users, i.Outcome = name, name, "tenant"+name, []string{name}, name
+		e.put(i, 0, 1, int64(n+101))
+	}
+	e.pass(o)
+	expect(t, "ended", e.names(), "")
+}

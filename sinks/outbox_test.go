@@ -3,10 +3,12 @@ package sinks_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -530,6 +532,25 @@ func TestOutboxErrorsSayWhatToDo(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "check that it runs") || strings.Contains(err.Error(), "path-secret") {
 		t.Errorf("nobody there: %v", err)
 	}
+}
+
+// TestOutboxTLS: a certificate that is not trusted is told, and trusted where its authority is configured.
+func TestOutboxTLS(t *testing.T) {
+	a, h := newAlerts(t), &hook{}
+	h.Server = httptest.NewUnstartedServer(h)
+	h.Config.ErrorLog = log.New(io.Discard, "", 0) // the refused handshake
+	h.StartTLS()
+	defer h.Close()
+	a.put(a.incident("a", "high", time.Minute), 0, 1, 1)
+	err := a.outbox(h.config).Pass(a.ctx)
+	if err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an unknown authority: %v", err)
+	}
+	a.pass(a.outbox(func(c *sinks.OutboxConfig) {
+		h.config(c)
+		c.Webhook.TLS = &tls.Config{RootCAs: h.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	}))
+	expect(t, "a known authority", h.taken(), "a 1")
 }
 
 // TestWebhookMessage holds the body and the headers of a request.

@@ -95,7 +95,7 @@ func newPoster(title, address, variables string, settings *tls.Config) (*poster,
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: alertRequestTimeout}).DialContext,
-		TLSClientConfig:     settings,
+		TLSClientConfig:     settings.Clone(), // the transport changes it
 		TLSHandshakeTimeout: alertRequestTimeout,
 		MaxIdleConns:        2,
 		IdleConnTimeout:     time.Minute,
