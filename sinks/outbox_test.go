@@ -185,6 +185,7 @@ func (h *hook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.mu.Unlock()
 	if h.answer != nil {
 		if code := h.answer(m.IncidentID); code != http.StatusNoContent {
+			w.Header().Set("Location", h.URL+"/elsewhere") // looked at for redirects alone
 			w.WriteHeader(code)
 			return
 		}
