@@ -84,8 +84,9 @@ type registered struct {
 
 // classifier judges records. It is not safe for concurrent use: it reuses one subject.
 type classifier struct {
-	cat  *catalogue.Catalogue
-	keys evidenceKeys
+	cat      *catalogue.Catalogue
+	settings *Settings
+	keys     evidenceKeys
 	// Entries in rank order, by outcome.
 	success, other []registered
 	insight        *catalogue.Scenario
@@ -95,9 +96,9 @@ type classifier struct {
 
 // newClassifier ties the registry to a catalogue. It panics when the two do not hold the same scenarios, or when the
 // catalogue lacks an evidence key that the scenarios set: both are mistakes of the build that tests exclude. The
-// windows that thresholds rule have been judged before a View reaches the classifier.
-func newClassifier(cat *catalogue.Catalogue, _ Thresholds) *classifier {
-	c := &classifier{cat: cat, keys: newEvidenceKeys(cat), insight: cat.Scenario(ScenarioErrorInsight)}
+// windows that thresholds rule have been judged before a View reaches the classifier; it reads the expectations.
+func newClassifier(cat *catalogue.Catalogue, settings *Settings) *classifier {
+	c := &classifier{cat: cat, settings: settings, keys: newEvidenceKeys(cat), insight: cat.Scenario(ScenarioErrorInsight)}
 	if len(cat.Scenarios()) != len(registry) {
 		panic(fmt.Sprintf("catalogue holds %d scenarios, the registry %d", len(cat.Scenarios()), len(registry)))
 	}
@@ -246,7 +247,7 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 	rank := severityRank(headline.Severity.For(s.v.Outcome))
 	raise := func(to string) { rank = max(rank, severityRank(to)) }
 	if s.v.Outcome == OutcomeResolved {
-		if s.user && strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
+		if strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
 			raise(SeverityHigh)
 		}
 		return severityOrder[rank]
@@ -256,8 +257,9 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 	case failure && s.overcome() && !s.has(ScenarioPasswordKnown):
 		// The person got in a moment later.
 		rank = max(rank-1, 0)
-	case headline.Name == ScenarioCABlocked && s.r.Category == schemas.Category_CATEGORY_NON_INTERACTIVE_USER:
-		// A blocked client repeats this at every refresh of its token.
+	case s.r.Category == schemas.Category_CATEGORY_NON_INTERACTIVE_USER &&
+		(headline.Name == ScenarioCABlocked || headline.Name == ScenarioCAFailed || headline.Name == ScenarioB2BCABlocked):
+		// A refused client repeats this at every refresh of its token.
 		rank = severityRank(SeverityLow)
 	}
 	switch headline.Name {
@@ -277,12 +279,34 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 		if s.mfaDenied {
 			raise(SeverityMedium)
 		}
+	case ScenarioPTA:
+		if s.is(80004, 80012) { // one person's name or hours, not an outage of agents
+			rank = min(rank, severityRank(SeverityLow))
+		}
+	case ScenarioAppConfiguration:
+		if s.is(50105) { // a person asks for access; nothing is broken
+			rank = min(rank, severityRank(SeverityLow))
+		}
+	case ScenarioWrongPassword:
+		switch {
+		case s.assessment == assessedAttack && (s.v.Failures.WrongPasswords >= severeWrong || len(s.v.Failures.Addresses) >= manyAddresses):
+			raise(SeverityHigh)
+		case s.assessment == assessedAttack:
+			raise(SeverityMedium)
+		}
 	case ScenarioSuccess:
-		if s.riskLevel() == riskHigh {
-			raise(SeverityLow) // MFA was passed, else it would be missed_interrupt
+		// High risk that was seen at the sign-in, or found later.
+		if (s.riskLevel() == riskHigh || s.user && strings.EqualFold(s.r.RiskLevelAggregated, riskHigh)) && !s.riskOver() {
+			raise(SeverityLow)
+			if !s.mfaPassed() {
+				raise(SeverityMedium) // nothing tells that MFA was passed: the password or the token may be stolen
+			}
 		}
 	}
-	if s.has(ScenarioRepeatedFailures) && !s.has(ScenarioCachedCredential) {
+	if s.riskLevel() == riskHigh && !s.riskOver() && s.v.Outcome != OutcomeSuccess {
+		raise(SeverityMedium) // somebody whom Entra holds for an attacker came this far
+	}
+	if s.has(ScenarioRepeatedFailures) && !s.has(ScenarioCachedCredential) && s.assessment != assessedStored {
 		raise(SeverityMedium)
 	}
 	if s.has(ScenarioFlagged) && s.v.Outcome != OutcomeSuccess {
@@ -291,7 +315,7 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 	if s.has(ScenarioPasswordKnown) {
 		raise(SeverityHigh)
 	}
-	if s.user && strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
+	if strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
 		raise(SeverityHigh)
 	}
 	return severityOrder[rank]

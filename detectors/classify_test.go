@@ -298,7 +298,7 @@ var classifyCases = []classifyCase{
 	{name: "disabled", view: record(50057), scenario: "account_disabled"},
 	{name: "age consent", view: record(50015), scenario: "error_insight"},
 	{name: "pass-through agent", view: record(80001), scenario: "pta"},
-	{name: "pass-through name", view: record(80004), scenario: "pta", evidence: []string{`"password_correct":false`}},
+	{name: "pass-through name", view: record(80004), scenario: "pta", also: []string{"wrong_password"}, evidence: []string{`"password_correct":false`}},
 	{name: "wrong password of a pass-through user", view: record(50126, with(func(r *schemas.SignIn) { r.AuthenticationMethodsUsed = []string{"PTA"} })), scenario: "wrong_password"},
 	{name: "Kerberos header", view: record(81006), scenario: "sso"},
 	{name: "other Windows user", view: record(81012, outcome(OutcomeResolved, AttemptResolved)), scenario: "sso", severity: "info"},
@@ -332,7 +332,7 @@ var classifyCases = []classifyCase{
 		scenario: "wrong_password", also: []string{"repeated_failures"}, severity: "medium", evidence: []string{`"failures_48h":5`}},
 	{name: "interrupt among failures", view: record(50140, failures(FailureView{Count: 5, Repeated: true})), scenario: "interrupt", evidence: []string{"!failures_48h"}},
 	{name: "expired token among failures", view: record(70044, failures(FailureView{Count: 5, Repeated: true})), scenario: "token_session"},
-	{name: "stored password", view: record(50126, failures(FailureView{Count: 20, Repeated: true, First: testTime - 6000e6, Last: testTime, Applications: []string{"Mail"}, Devices: []string{"phone"},
+	{name: "stored password", view: record(50126, with(func(r *schemas.SignIn) { r.DeviceDisplayName = "phone" }), failures(FailureView{Count: 20, Repeated: true, First: testTime - 6000e6, Last: testTime, Applications: []string{"Mail"}, Devices: []string{"phone"},
 		Addresses: []string{"203.0.113.7", "198.51.100.1"}, Codes: []int32{50126}, RegularSeconds: 300})),
 		scenario: "wrong_password", also: []string{"repeated_failures", "cached_credential"}, severity: "low", evidence: []string{`"regular_seconds":300`}},
 	{name: "regular but locked", view: record(50126, failures(FailureView{Count: 20, Repeated: true, Applications: []string{"Mail"}, Devices: []string{"phone"}, Codes: []int32{50126, 50053}, RegularSeconds: 300})),
@@ -368,7 +368,7 @@ func judge(c *classifier, v *View, d *Diagnosis) {
 
 func TestClassify(t *testing.T) {
 	cat := loadCatalogue(t)
-	c := newClassifier(cat, DefaultThresholds())
+	c := newClassifier(cat, DefaultSettings())
 	r := Renderer{Catalogue: cat}
 	var d Diagnosis // reused, as by the engine
 	for _, tc := range classifyCases {
@@ -487,7 +487,7 @@ func TestClassifyCasesCoverCatalogue(t *testing.T) {
 // Every code of the catalogue, for a person and for a workload and with each outcome, gives a whole diagnosis.
 func TestClassifyEveryCode(t *testing.T) {
 	cat := loadCatalogue(t)
-	c := newClassifier(cat, DefaultThresholds())
+	c := newClassifier(cat, DefaultSettings())
 	r := Renderer{Catalogue: cat}
 	var d Diagnosis
 	for _, code := range cat.Codes() {
@@ -597,7 +597,7 @@ func BenchmarkClassifyBlocked(b *testing.B) {
 }
 
 func benchmarkClassify(b *testing.B, v *View) {
-	c := newClassifier(loadCatalogue(b), DefaultThresholds())
+	c := newClassifier(loadCatalogue(b), DefaultSettings())
 	var d Diagnosis
 	judge(c, v, &d)
 	b.ReportAllocs()
@@ -608,7 +608,7 @@ func benchmarkClassify(b *testing.B, v *View) {
 
 // A reused diagnosis allocates nothing once its slices have grown.
 func TestClassifyDoesNotAllocate(t *testing.T) {
-	c := newClassifier(loadCatalogue(t), DefaultThresholds())
+	c := newClassifier(loadCatalogue(t), DefaultSettings())
 	for name, v := range map[string]*View{
 		"success": record(0, provider("multiConditionalAccess"), policy("Require MFA", "success", 3, "Mfa")),
 		"blocked": record(53003, caStatus("failure"), policy("Block countries", "failure", 11, "Block"), failures(sprayed)),

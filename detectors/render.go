@@ -102,7 +102,7 @@ func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Act
 			return
 		}
 		for _, a := range s.Actions.For(d.Outcome) {
-			if seen[a] || a.Name == "nothing" {
+			if seen[a] || a.Name == catalogue.ActionNothing {
 				continue
 			}
 			seen[a] = true
@@ -124,7 +124,7 @@ func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Act
 		}
 	}
 	if len(actions) == 0 {
-		if a := r.Catalogue.Action("nothing"); a != nil {
+		if a := r.Catalogue.Action(catalogue.ActionNothing); a != nil {
 			actions = append(actions, Action{Text: a.Text.String(), Role: a.Role.Title})
 		}
 	}
@@ -141,7 +141,7 @@ func hasText(actions []Action, text string) bool {
 }
 
 // ErrorLookupURL is Microsoft's page that explains an error code; the code follows it.
-const ErrorLookupURL = "https://login.microsoftonline.com/error?code="
+const ErrorLookupURL = catalogue.ErrorLookupURL
 
 // Links returns the documents to read: those of the headline, of the other scenarios that apply, and for a code other
 // than 0 Microsoft's page about the code. No page is named twice. Links name no policy and no risk, so every
@@ -170,7 +170,7 @@ func (r Renderer) Links(d *Diagnosis, _ catalogue.Capability) []Link {
 	if d.ErrorCode != 0 {
 		code := strconv.Itoa(int(d.ErrorCode))
 		if c := r.Catalogue.Code(d.ErrorCode); c != nil && !strings.HasPrefix(c.Link, ErrorLookupURL) {
-			add("Documentation of error code "+code, c.Link)
+			add("About error code "+code, c.Link)
 		}
 		add("Error code "+code, ErrorLookupURL+code)
 	}

@@ -79,6 +79,8 @@ type IncidentReport struct {
 	Outcome         string   `json:"outcome"`
 	RequestIDs      []string `json:"request_ids"`
 	RequestIDsTotal int64    `json:"request_ids_total"`
+	// Also are other kinds that were found in the same story.
+	Also []string `json:"also"`
 }
 
 // Counts is a list of named numbers that is an object in JSON.
@@ -155,7 +157,7 @@ func (r Renderer) IncidentReport(i *Incident) IncidentReport {
 		Users: cloneList(i.Users), Addresses: cloneList(i.Addresses), Applications: cloneList(i.Applications),
 		Devices: cloneList(i.Devices), OperatingSystems: cloneList(i.OperatingSystems), ClientApps: cloneList(i.ClientApps),
 		Counts: append(Counts{}, i.Counts...), Outcome: i.Outcome, RequestIDs: cloneList(i.RequestIDs),
-		RequestIDsTotal: i.RequestIDsTotal,
+		RequestIDsTotal: i.RequestIDsTotal, Also: cloneList(i.Also),
 	}
 }
 
@@ -221,7 +223,7 @@ func (r Renderer) WriteText(w io.Writer, reports ...Report) error {
 func (r Renderer) writeReport(t *textWriter, rep *Report) {
 	d := r.diagnosis(rep)
 	nobody := ""
-	if a := r.Catalogue.Action("nothing"); a != nil {
+	if a := r.Catalogue.Action(catalogue.ActionNothing); a != nil {
 		nobody = a.Role.Title
 	}
 	v := values{cat: r.Catalogue, d: &d, capabilities: catalogue.AllCapabilities}
@@ -569,7 +571,7 @@ func (rep *IncidentReport) incident() Incident {
 		EntityValue: rep.Entity.Value, TenantID: rep.TenantID, Users: rep.Users, Addresses: rep.Addresses,
 		Applications: rep.Applications, Devices: rep.Devices, OperatingSystems: rep.OperatingSystems,
 		ClientApps: rep.ClientApps, Counts: rep.Counts, Outcome: rep.Outcome, RequestIDs: rep.RequestIDs,
-		RequestIDsTotal: rep.RequestIDsTotal,
+		RequestIDsTotal: rep.RequestIDsTotal, Also: rep.Also,
 	}
 	if t, err := time.Parse(time.RFC3339Nano, rep.FirstSeen); err == nil {
 		i.FirstSeen = t.UnixMicro()

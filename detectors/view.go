@@ -44,6 +44,8 @@ type FailureView struct {
 	WrongPasswords, WrongPasswordsFromAddress int64
 	// Successes is the number of successful sign-ins of the user between First and Last.
 	Successes int64
+	// FamiliarAddress is true where the user had got in from this record's address before the first of the failures.
+	FamiliarAddress bool
 	// RegularSeconds is the common spacing of the failures where they come at regular intervals, else 0.
 	RegularSeconds int64
 	// IncidentID is the user's repeated_failures incident when there is one.

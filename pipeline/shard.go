@@ -323,7 +323,7 @@ func (s *shard) run(ctx context.Context) error {
 
 // newMachine begins with a machine without history.
 func (s *shard) newMachine() (err error) {
-	if s.machine, err = s.shards.deps.NewMachine(); err != nil {
+	if s.machine, err = s.shards.deps.NewMachine(uint32(s.id), uint32(s.shards.config.Partitions)); err != nil {
 		return fmt.Errorf("make the state machine of shard %d: %w", s.id, err)
 	}
 	return nil
@@ -391,6 +391,9 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 			rows += len(s.rows.Diagnoses)
 			incidents += len(s.rows.Incidents)
 			members += len(s.rows.Members)
+			for _, code := range s.rows.UnknownCodes {
+				m.metrics.unknownCodes.WithLabelValues(m.metrics.code(code)).Inc()
+			}
 		}
 		if !emit {
 			replayed++

@@ -71,8 +71,8 @@ func policyTelling(result string) bool {
 //     first of all); include and exclude rules stay with policies that failed;
 //   - of the processing details those stay that a diagnosis reads: legacy TLS, CAE and login hint where true, agents of
 //     pass-through authentication, password hash sync and federation, a short name of the application's library;
-//   - values that only repeat others go: originalRequestId equal to the id, the tenants of user and resource where both are
-//     the log's own, an identifier equal to the user name, "none" for protocol, token type, transfer, credential and
+//   - values that only repeat others go: originalRequestId equal to the id, the tenants of a member and the resource where both
+//     are the log's own, an identifier equal to the user name, "none" for protocol, token type, transfer, credential and
 //     cross-tenant access, and the token issuer AzureAD;
 //   - long texts are cut at the bounds of this file.
 //
@@ -83,7 +83,8 @@ func Compact(s *SignIn) {
 	if s.OriginalRequestId == s.RequestId {
 		s.OriginalRequestId = ""
 	}
-	if s.HomeTenantId == s.TenantId && s.ResourceTenantId == s.TenantId {
+	// Those of a guest stay: one that is at home in the log's own tenant is a local guest, which nothing else tells.
+	if s.HomeTenantId == s.TenantId && s.ResourceTenantId == s.TenantId && !strings.EqualFold(s.UserType, "guest") {
 		s.HomeTenantId, s.ResourceTenantId = "", ""
 	}
 	if strings.EqualFold(s.SignInIdentifier, s.UserPrincipalName) {
@@ -240,7 +241,7 @@ func containsFold(s, word string) bool {
 // CompactFor makes the small form of src in dst, for the entities topic's roles other than user and service principal: ids,
 // times, category, code, user, application, resource, address, network, client, user agent, protocol and country, and of the
 // policies those that failed, with id, name, result and controls. Texts are cut as Compact cuts them; the failure text
-// stays only where there is no code to name it. dst is overwritten; its nested messages are used again. Its strings alias
+// stays only where no code names the failure, or its code has two meanings (50053). dst is overwritten; its nested messages are used again. Its strings alias
 // those of src.
 func CompactFor(dst, src *SignIn) {
 	policies := dst.Policies[:0]
@@ -248,7 +249,7 @@ func CompactFor(dst, src *SignIn) {
 	dst.RequestId, dst.CorrelationId, dst.TenantId = Clip(src.RequestId, maxName), Clip(src.CorrelationId, maxName), Clip(src.TenantId, maxName)
 	dst.EventTime, dst.ProcessingTime = src.EventTime, src.ProcessingTime
 	dst.Category, dst.ErrorCode, dst.Flags = src.Category, src.ErrorCode, src.Flags
-	if src.Flags&FlagNoErrorCode != 0 {
+	if src.Flags&FlagNoErrorCode != 0 || src.ErrorCode == 50053 {
 		dst.FailureReason = Clip(src.FailureReason, maxName)
 	}
 	dst.UserId, dst.UserPrincipalName = Clip(src.UserId, maxName), Clip(src.UserPrincipalName, maxName)

@@ -67,8 +67,8 @@ func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOption
 		}
 	}()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if s.catalogue, err = catalogue.Load(); err != nil {
-		return nil, fmt.Errorf("load the catalogue: %w", err)
+	if s.catalogue, err = c.Catalogue.load(); err != nil {
+		return nil, err
 	}
 	s.renderer = detectors.Renderer{Catalogue: s.catalogue}
 	server, err := c.ClickHouse.server()
@@ -154,10 +154,12 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 	}
 	dependencies := pipeline.Dependencies{
 		Kafka: s.kafka,
-		NewMachine: func() (pipeline.Machine, error) {
-			return detectors.NewEngine(detectors.Options{Catalogue: s.catalogue, Thresholds: c.Thresholds.detectors()})
+		NewMachine: func(shard, shards uint32) (pipeline.Machine, error) {
+			return detectors.NewEngine(detectors.Options{
+				Catalogue: s.catalogue, Settings: c.Thresholds.settings(), Shard: shard, Shards: shards,
+			})
 		},
-		Wanted: detectors.WantedRoles(),
+		Wanted: detectors.WantedRoles(), Catalogue: s.catalogue,
 		NewSink: func(durable func([]sinks.Position)) (pipeline.RowSink, error) {
 			return sinks.NewSink(sinks.Config{
 				Server: server, EntitiesTopic: c.Kafka.EntitiesTopic, Renderer: s.renderer,
@@ -288,11 +290,13 @@ func (s *system) close() {
 // newServiceLogger returns the logger of a long-running command, on standard error.
 func newServiceLogger(c *config) (*slog.Logger, error) { return newLogger(os.Stderr, c.Log) }
 
-type runCommand struct{}
+type runCommand struct {
+	catalogueFlag
+}
 
 // Run runs the pipeline and the API on external servers until a signal ends it.
-func (runCommand) Run(ctx context.Context) error {
-	c, err := loadConfig(ctx, nil)
+func (r runCommand) Run(ctx context.Context) error {
+	c, err := r.configure(ctx)
 	if err != nil {
 		return err
 	}
@@ -323,11 +327,13 @@ func (runCommand) Run(ctx context.Context) error {
 // for a laptop.
 const rawPartitionsOfNewTopic = 4
 
-type serveCommand struct{}
+type serveCommand struct {
+	catalogueFlag
+}
 
 // Run serves the API and the page until a signal ends it.
-func (serveCommand) Run(ctx context.Context) error {
-	c, err := loadConfig(ctx, nil)
+func (r serveCommand) Run(ctx context.Context) error {
+	c, err := r.configure(ctx)
 	if err != nil {
 		return err
 	}

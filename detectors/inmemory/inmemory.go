@@ -65,6 +65,7 @@ func New(options detectors.Options) (*Runner, error) {
 		options:   options,
 		engine:    engine,
 		decoder:   schemas.NewDecoder(),
+		dealer:    detectors.Dealer{Catalogue: options.Catalogue},
 		counts:    Counts{OtherCategories: map[string]int{}},
 		diagnoses: map[diagnosisKey]int{},
 		incidents: map[incidentKey]int{},
