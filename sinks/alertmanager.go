@@ -220,6 +220,7 @@ func (t alertText) annotations(i *detectors.Incident) map[string]string {
 	annotations := map[string]string{
 		"summary": string(t.renderer.IncidentSummary(nil, &visible)),
 		"outcome": i.Outcome,
+		"also":    strings.Join(i.Also, " "),
 		"url":     t.page(i),
 	}
 	if k := t.renderer.Catalogue.Incident(i.Kind); k != nil {

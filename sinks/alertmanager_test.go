@@ -149,7 +149,7 @@ func TestAlertmanagerAlert(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"summary": "Users ada@contoso.example and bob@contoso.example were tried from 203.0.113.9", "description": "Password spray. One address",
-		"actions": "1. ", "counts": "failures=12 users=2", "links": "https://learn.microsoft.com/", "outcome": "blocked", "url": "https://signindiag.example.org/incidents/a",
+		"actions": "1. ", "counts": "failures=12 users=2", "links": "https://learn.microsoft.com/", "outcome": "blocked", "also": "account_lockout", "url": "https://signindiag.example.org/incidents/a",
 	} {
 		if !strings.Contains(s.Annotations[name], want) {
 			t.Errorf("annotation %s: %q lacks %q", name, s.Annotations[name], want)

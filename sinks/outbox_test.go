@@ -92,7 +92,7 @@ func (a *alerts) incident(id, severity string, age time.Duration) detectors.Inci
 		IncidentID: id, Kind: "password_spray", Severity: severity, EntityKind: "address", EntityValue: "203.0.113.9", TenantID: alertTenant,
 		FirstSeen: last.Add(-10 * time.Minute).UnixMicro(), LastSeen: last.UnixMicro(),
 		Users: []string{"ada@contoso.example", "bob@contoso.example"}, Addresses: []string{"203.0.113.9"}, Applications: []string{"Azure Portal"},
-		Counts: []detectors.Count{{Name: "users", Value: 2}, {Name: "failures", Value: 12}}, Outcome: detectors.IncidentBlocked,
+		Counts: []detectors.Count{{Name: "users", Value: 2}, {Name: "failures", Value: 12}}, Outcome: detectors.IncidentBlocked, Also: []string{"account_lockout"},
 		RequestIDs: []string{"aaaaaaaa-0000-4000-8000-000000000001"}, RequestIDsTotal: 12,
 	}
 }
@@ -568,7 +568,7 @@ func TestWebhookMessage(t *testing.T) {
 	}
 	if m.Type != "incident" || m.Entity.Value != "203.0.113.9" || m.Revision != detectors.Revision(1, 7) || m.RequestIDsTotal != 12 ||
 		m.URL != "https://signindiag.example.org/incidents/a" || len(m.Actions) == 0 || !strings.Contains(m.Summary, "ada@contoso.example") ||
-		len(m.Counts) != 2 || m.Counts[0].Name != "failures" || m.Devices == nil {
+		len(m.Counts) != 2 || len(m.Also) != 1 || m.Also[0] != "account_lockout" || m.Counts[0].Name != "failures" || m.Devices == nil {
 		t.Errorf("body: %s", h.bodies[0])
 	}
 	header := h.requests[0].Header
