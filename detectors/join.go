@@ -57,7 +57,7 @@ func leads(i *Incident) int {
 }
 
 // Join returns the incidents with those of one story made into one: the one that leads, with the users, addresses ... , other
-// kinds, severity and outcome of all, and the ids of the others in Joined. Its counts are the leader's. The order is that of
+// kinds, severity and outcome of all, and the ids of the others in Joined. Its counts and revision are the leader's. The order is that of
 // the leading incidents in incidents, which is not changed; lists of the result may share memory with it. The result
 // does not depend on the order of incidents and overlaps otherwise.
 func Join(incidents []Incident, overlaps []Overlap) []Incident {
@@ -145,7 +145,6 @@ func (i *Incident) absorb(other *Incident) {
 	} {
 		*lists.to = united(*lists.to, lists.from, maxIncidentValues)
 	}
-	i.Revision = max(i.Revision, other.Revision)
 }
 
 // united returns a with the values of b that it lacks, at most limit; a is not changed.

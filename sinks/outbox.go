@@ -355,6 +355,11 @@ func (w *outboxWorker) deliver(ctx context.Context, keys []incidentKey, refused 
 	if err != nil {
 		return false, err
 	}
+	// One alert tells a story: that of its leading incident. The others' alerts, told before the story was known, end.
+	keys, led, err := w.store.stories(ctx, keys, incidents)
+	if err != nil {
+		return false, err
+	}
 	deliveries, err := w.store.deliveries(ctx, w.receiver.name(), keys)
 	if err != nil {
 		return false, err
@@ -372,8 +377,13 @@ func (w *outboxWorker) deliver(ctx context.Context, keys []incidentKey, refused 
 			ok = false
 			continue
 		}
-		t.message.parts, t.next = w.receiver.plan(i, t.have, now)
-		t.message.id = fmt.Sprintf("%s\x00%s\x00%d", key.tenant, key.id, revision)
+		if led[key] {
+			t.message.parts, t.next = w.receiver.plan(nil, t.have, now)
+			t.next.revision = max(t.next.revision, revision)
+		} else {
+			t.message.parts, t.next = w.receiver.plan(i, t.have, now)
+		}
+		t.message.id = fmt.Sprintf("%s\x00%s\x00%d\x00%s", key.tenant, key.id, revision, t.next.severity)
 		tasks = append(tasks, t)
 	}
 	done, all, err := w.send(ctx, tasks, refused)

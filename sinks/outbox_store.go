@@ -153,19 +153,12 @@ func (s outboxStore) incidents(ctx context.Context, keys []incidentKey) (map[inc
 	condition, parameters := byKey(keys)
 	found := make(map[incidentKey]*detectors.Incident, len(keys))
 	err := s.query(ctx, "read incidents to send", `
-		SELECT incident_id, kind, severity, entity_kind, entity_value, tenant_id, toUnixTimestamp64Micro(first_seen), toUnixTimestamp64Micro(last_seen),
-			users, addresses, applications, devices, operating_systems, client_apps, counts, outcome, request_ids, request_ids_total, also, revision
+		SELECT `+IncidentColumns+`
 		FROM `+s.table("incidents")+` FINAL WHERE`+condition, parameters,
 		func(rows driver.Rows) error {
 			i := new(detectors.Incident)
-			var counts map[string]int64
-			if err := rows.Scan(&i.IncidentID, &i.Kind, &i.Severity, &i.EntityKind, &i.EntityValue, &i.TenantID, &i.FirstSeen, &i.LastSeen,
-				&i.Users, &i.Addresses, &i.Applications, &i.Devices, &i.OperatingSystems, &i.ClientApps, &counts, &i.Outcome,
-				&i.RequestIDs, &i.RequestIDsTotal, &i.Also, &i.Revision); err != nil {
+			if err := ScanIncident(rows, i); err != nil {
 				return err
-			}
-			for name, value := range counts {
-				i.Counts = append(i.Counts, detectors.Count{Name: name, Value: value})
 			}
 			found[incidentKey{i.TenantID, i.IncidentID}] = i
 			return nil

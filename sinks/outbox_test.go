@@ -210,6 +210,16 @@ func (h *hook) taken() string {
 	return strings.Join(got, ", ")
 }
 
+// last decodes the last message.
+func (h *hook) last(t *testing.T, m any) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := json.Unmarshal(h.bodies[len(h.bodies)-1], m); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (h *hook) config(c *sinks.OutboxConfig) {
 	c.Webhook = &sinks.WebhookConfig{URL: h.URL + "/in/path-secret", Secret: "a secret of the test"}
 }

@@ -72,7 +72,8 @@ type IncidentMessage struct {
 
 // plan: every revision is told once, whatever became of the severity of an incident that was told before.
 func (w *webhook) plan(i *detectors.Incident, have delivery, now time.Time) (parts [][]byte, next delivery) {
-	if i == nil || have.version > 0 && i.Revision <= have.revision {
+	// A story may get worse by a finding of another shard, whose revisions are not this incident's.
+	if i == nil || have.version > 0 && i.Revision <= have.revision && severityRank(i.Severity) <= severityRank(have.severity) {
 		return nil, have
 	}
 	next = delivery{revision: i.Revision, severity: i.Severity, lastSeen: i.LastSeen, told: now.UnixMicro()}
