@@ -36,8 +36,10 @@ const (
 	// sampledMembers is how many records of an incident are looked at to find incidents that share them: a story shares half
 	// of the smaller one's.
 	sampledMembers = 200
-	// maxRelated bounds the incidents that are found so.
-	maxRelated = 1000
+	// maxRelated bounds the incidents that are found so in one round, storyRounds the rounds: a user, the sprays that hit it,
+	// and what else they hit.
+	maxRelated  = 1000
+	storyRounds = 3
 )
 
 // StoryReader reads which stored incidents are one story.
@@ -60,31 +62,34 @@ func (r StoryReader) Join(ctx context.Context, incidents []detectors.Incident) (
 	for i := range incidents {
 		known[incidentKey{incidents[i].TenantID, incidents[i].IncidentID}] = true
 	}
-	related, err := r.related(ctx, what, incidents)
-	if err != nil {
-		return nil, err
-	}
-	related = slices.DeleteFunc(related, func(k incidentKey) bool { return known[k] })
-	if len(related) > 0 {
-		wanted := map[incidentKey]bool{}
-		for _, k := range related {
-			wanted[k] = true
+	// What belongs to an incident of the story belongs to the story.
+	for found, round := candidates, 0; len(found) > 0 && round < storyRounds; round++ {
+		related, err := r.related(ctx, what, found)
+		if err != nil {
+			return nil, err
 		}
+		related = slices.DeleteFunc(related, func(k incidentKey) bool { return known[k] })
+		if len(related) == 0 {
+			break
+		}
+		found = nil
 		condition, parameters := byKey(related)
-		err := r.Query(ctx, what, "SELECT "+IncidentColumns+" FROM "+r.Table("incidents")+" FINAL WHERE"+condition+
+		err = r.Query(ctx, what, "SELECT "+IncidentColumns+" FROM "+r.Table("incidents")+" FINAL WHERE"+condition+
 			" ORDER BY tenant_id, incident_id", parameters, func(rows driver.Rows) error {
 			var i detectors.Incident
 			if err := ScanIncident(rows, &i); err != nil {
 				return err
 			}
-			if wanted[incidentKey{i.TenantID, i.IncidentID}] {
-				candidates = append(candidates, i)
+			if k := (incidentKey{i.TenantID, i.IncidentID}); !known[k] && slices.Contains(related, k) {
+				known[k] = true
+				found = append(found, i)
 			}
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
+		candidates = append(candidates, found...)
 	}
 	if len(candidates) == 1 {
 		return candidates, nil
