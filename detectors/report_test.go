@@ -100,7 +100,7 @@ func TestWriteText(t *testing.T) {
 			if err := r.WriteText(&text, report); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "explain_"+tc.name, text.Bytes())
+			golden(t, "report_"+tc.name, text.Bytes())
 			if strings.ContainsAny(text.String(), "\x1b\r{}") {
 				t.Error("text holds control characters or template remains")
 			}

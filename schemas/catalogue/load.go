@@ -17,13 +17,13 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-//go:embed codes.tsv scenarios.yaml incidents.yaml actions.yaml roles.yaml links.yaml evidence.yaml unknowns.yaml sentences.yaml
+//go:embed codes.tsv scenarios.yaml incidents.yaml actions.yaml roles.yaml links.yaml evidence.yaml words.yaml unknowns.yaml sentences.yaml
 var embedded embed.FS
 
 // Files lists the files that a catalogue consists of, in the order in which they are hashed.
 var Files = []string{
 	"codes.tsv", "scenarios.yaml", "incidents.yaml", "actions.yaml", "roles.yaml", "links.yaml",
-	"evidence.yaml", "unknowns.yaml", "sentences.yaml",
+	"evidence.yaml", "words.yaml", "unknowns.yaml", "sentences.yaml",
 }
 
 var loadOnce = sync.OnceValues(func() (*Catalogue, error) { return Parse(embedded) })
@@ -41,6 +41,14 @@ type yamlLink struct {
 	Name  string `yaml:"name"`
 	Title string `yaml:"title"`
 	URL   string `yaml:"url"`
+	When  string `yaml:"when"`
+}
+
+type yamlWords struct {
+	Name  string            `yaml:"name"`
+	Keys  []string          `yaml:"keys"`
+	Quote bool              `yaml:"quote"`
+	Words map[string]string `yaml:"words"`
 }
 
 type yamlEvidence struct {
@@ -112,6 +120,7 @@ func Parse(fsys fs.FS) (*Catalogue, error) {
 			codes: map[int32]*Code{}, scenarios: map[string]*Scenario{}, incidents: map[string]*Incident{},
 			evidence: map[string]*EvidenceKey{}, actions: map[string]*Action{}, roles: map[string]*Role{},
 			links: map[string]*Link{}, unknowns: map[string]*Unknown{}, sentences: map[string]*Template{},
+			words: map[Field]*Words{}, keyWords: map[*EvidenceKey]*Words{},
 		},
 		used: map[string]bool{},
 	}
@@ -129,8 +138,9 @@ func Parse(fsys fs.FS) (*Catalogue, error) {
 	}
 	p.cat.print = digest.Sum64()
 	p.roles()
-	p.links()
 	p.evidence()
+	p.words()
+	p.links()
 	p.unknowns()
 	p.sentences()
 	p.actions()
@@ -212,7 +222,11 @@ func (p *parser) links() {
 		if p.name(file, y.Name, p.cat.links[y.Name] != nil) {
 			p.need(file, y.Name, "title", y.Title)
 			p.checkURL(file, y.Name, y.URL)
-			p.cat.links[y.Name] = &Link{Name: y.Name, Title: y.Title, URL: y.URL}
+			l := &Link{Name: y.Name, Title: y.Title, URL: y.URL}
+			if y.When != "" {
+				l.When = p.template(file, y.Name, "when", "["+y.When+"+]", scopeDiagnosis)
+			}
+			p.cat.links[y.Name] = l
 		}
 	}
 }
@@ -241,6 +255,52 @@ func (p *parser) evidence() {
 		p.cat.keys = append(p.cat.keys, k)
 		if y.Common {
 			p.cat.common = append(p.cat.common, k)
+		}
+	}
+}
+
+// words ties each vocabulary to evidence keys and to fields of records and incidents.
+func (p *parser) words() {
+	const file = "words.yaml"
+	names := map[string]bool{}
+	for _, y := range decode[yamlWords](p, file) {
+		if !p.name(file, y.Name, names[y.Name]) {
+			continue
+		}
+		names[y.Name] = true
+		w := &Words{Name: y.Name, quote: y.Quote, exact: y.Words}
+		for token, word := range y.Words {
+			p.need(file, y.Name, "the word for "+token, word)
+			w.tokens = append(w.tokens, token)
+		}
+		sort.Strings(w.tokens)
+		for i := 1; i < len(w.tokens); i++ {
+			for _, other := range w.tokens[:i] {
+				if strings.EqualFold(other, w.tokens[i]) && y.Words[other] != y.Words[w.tokens[i]] {
+					p.fail(file, "%s: %s and %s differ in case only but not in their words", y.Name, other, w.tokens[i])
+				}
+			}
+		}
+		if len(y.Words) == 0 && !y.Quote {
+			p.fail(file, "%s: neither words nor quote", y.Name)
+		}
+		if len(y.Keys) == 0 {
+			p.fail(file, "%s: keys are missing", y.Name)
+		}
+		for _, name := range y.Keys {
+			k, f := p.cat.evidence[name], fields[name].field
+			switch {
+			case k != nil && p.cat.keyWords[k] != nil, f != FieldNone && p.cat.words[f] != nil:
+				p.fail(file, "%s: key %s has words already", y.Name, name)
+			case k != nil && k.Kind != KindText && k.Kind != KindList:
+				p.fail(file, "%s: key %s is neither a text nor a list", y.Name, name)
+			case k != nil:
+				p.cat.keyWords[k] = w
+			case f != FieldNone:
+				p.cat.words[f] = w
+			default:
+				p.fail(file, "%s: unknown key %q", y.Name, name)
+			}
 		}
 	}
 }
@@ -280,6 +340,21 @@ func (p *parser) sentences() {
 	for _, name := range sentenceNames {
 		if p.cat.sentences[name] == nil {
 			p.fail(file, "%s: is missing", name)
+		}
+	}
+	for _, name := range WhySentences {
+		if t := p.cat.sentences[name]; t != nil {
+			tell(t.nodes)
+		}
+	}
+}
+
+// tell marks the evidence whose values nodes print.
+func tell(nodes []node) {
+	for i := range nodes {
+		tell(nodes[i].group)
+		if nodes[i].op == opValue && nodes[i].evidence != nil {
+			nodes[i].evidence.Told = true
 		}
 	}
 }
@@ -439,6 +514,11 @@ func (p *parser) incidents() {
 			Links:   p.linkList(file, y.Name, y.Links),
 		}
 		p.need(file, y.Name, "summary", y.Summary)
+		for _, l := range i.Links {
+			if l.When != nil {
+				p.fail(file, "%s: link %s is for some diagnoses only, which an incident cannot tell", y.Name, l.Name)
+			}
+		}
 		for _, a := range i.Actions {
 			if a.Text == nil {
 				continue
