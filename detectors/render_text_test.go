@@ -287,11 +287,11 @@ func eachText(t *testing.T, f func(name string, r Renderer, d *Diagnosis, capabi
 
 // Words that sentences for people do not hold: tokens of the log and names of our own.
 var (
-	camelCase = regexp.MustCompile(`\b[a-z]+[A-Z][A-Za-z]+\b`)
+	camelCase = regexp.MustCompile(`\b[A-Za-z]*[a-z]+[A-Z][A-Za-z]+\b`)
 	plainWord = regexp.MustCompile(`^[a-z]+$`)
 	snakeCase = regexp.MustCompile(`\b[a-z0-9]+_[a-z0-9_]+\b`)
 	// properNames have such a form and are what people look for.
-	properNames = regexp.MustCompile(`userPrincipalName`)
+	properNames = regexp.MustCompile(`userPrincipalName|ActiveSync|PowerShell`)
 	slips       = regexp.MustCompile(`  | [.,;:]|[.]{2}|,,|[(]\s*[)]|[:;,][.]|[{}\[\]]|\bNone[.]|%!|\bcodes?[ )]*$`)
 )
 
