@@ -84,8 +84,9 @@ type registered struct {
 
 // classifier judges records. It is not safe for concurrent use: it reuses one subject.
 type classifier struct {
-	cat  *catalogue.Catalogue
-	keys evidenceKeys
+	cat      *catalogue.Catalogue
+	settings *Settings
+	keys     evidenceKeys
 	// Entries in rank order, by outcome.
 	success, other []registered
 	insight        *catalogue.Scenario
@@ -95,9 +96,9 @@ type classifier struct {
 
 // newClassifier ties the registry to a catalogue. It panics when the two do not hold the same scenarios, or when the
 // catalogue lacks an evidence key that the scenarios set: both are mistakes of the build that tests exclude. The
-// windows that thresholds rule have been judged before a View reaches the classifier.
-func newClassifier(cat *catalogue.Catalogue, _ Thresholds) *classifier {
-	c := &classifier{cat: cat, keys: newEvidenceKeys(cat), insight: cat.Scenario(ScenarioErrorInsight)}
+// windows that thresholds rule have been judged before a View reaches the classifier; it reads the expectations.
+func newClassifier(cat *catalogue.Catalogue, settings *Settings) *classifier {
+	c := &classifier{cat: cat, settings: settings, keys: newEvidenceKeys(cat), insight: cat.Scenario(ScenarioErrorInsight)}
 	if len(cat.Scenarios()) != len(registry) {
 		panic(fmt.Sprintf("catalogue holds %d scenarios, the registry %d", len(cat.Scenarios()), len(registry)))
 	}

@@ -24,7 +24,7 @@ func TestClassifySamples(t *testing.T) {
 		t.Skipf("no real records in %s (set SIGNINDIAG_SAMPLES)", dir)
 	}
 	cat := loadCatalogue(t)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	headlines := map[string]int{}
 	var d Diagnosis
 	for _, file := range files {

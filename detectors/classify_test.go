@@ -368,7 +368,7 @@ func judge(c *classifier, v *View, d *Diagnosis) {
 
 func TestClassify(t *testing.T) {
 	cat := loadCatalogue(t)
-	c := newClassifier(cat, DefaultThresholds())
+	c := newClassifier(cat, DefaultSettings())
 	r := Renderer{Catalogue: cat}
 	var d Diagnosis // reused, as by the engine
 	for _, tc := range classifyCases {
@@ -487,7 +487,7 @@ func TestClassifyCasesCoverCatalogue(t *testing.T) {
 // Every code of the catalogue, for a person and for a workload and with each outcome, gives a whole diagnosis.
 func TestClassifyEveryCode(t *testing.T) {
 	cat := loadCatalogue(t)
-	c := newClassifier(cat, DefaultThresholds())
+	c := newClassifier(cat, DefaultSettings())
 	r := Renderer{Catalogue: cat}
 	var d Diagnosis
 	for _, code := range cat.Codes() {
@@ -597,7 +597,7 @@ func BenchmarkClassifyBlocked(b *testing.B) {
 }
 
 func benchmarkClassify(b *testing.B, v *View) {
-	c := newClassifier(loadCatalogue(b), DefaultThresholds())
+	c := newClassifier(loadCatalogue(b), DefaultSettings())
 	var d Diagnosis
 	judge(c, v, &d)
 	b.ReportAllocs()
@@ -608,7 +608,7 @@ func benchmarkClassify(b *testing.B, v *View) {
 
 // A reused diagnosis allocates nothing once its slices have grown.
 func TestClassifyDoesNotAllocate(t *testing.T) {
-	c := newClassifier(loadCatalogue(t), DefaultThresholds())
+	c := newClassifier(loadCatalogue(t), DefaultSettings())
 	for name, v := range map[string]*View{
 		"success": record(0, provider("multiConditionalAccess"), policy("Require MFA", "success", 3, "Mfa")),
 		"blocked": record(53003, caStatus("failure"), policy("Block countries", "failure", 11, "Block"), failures(sprayed)),

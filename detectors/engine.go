@@ -32,8 +32,8 @@ const (
 type Options struct {
 	// Catalogue is what error codes and scenarios mean; required.
 	Catalogue *catalogue.Catalogue
-	// Thresholds of the windowed detections; the zero value means DefaultThresholds.
-	Thresholds Thresholds
+	// Settings of the tenants; nil means DefaultSettings. They must not change any more.
+	Settings *Settings
 	// MergeHorizon is how long, by Kafka time of the raw messages, parts and versions of a record are united.
 	MergeHorizon time.Duration
 	// RecentHorizon is how long, by Kafka time of the raw messages, a record is kept so that its row can be revised, as far as
@@ -59,7 +59,7 @@ type Options struct {
 type Engine struct {
 	options    Options
 	catalogue  *catalogue.Catalogue
-	thresholds Thresholds
+	settings   *Settings
 	classifier *classifier
 	epoch      uint16
 	stats      Stats
@@ -119,10 +119,10 @@ func NewEngine(o Options) (*Engine, error) {
 	if o.Catalogue == nil {
 		return nil, errors.New("make engine: no catalogue")
 	}
-	if o.Thresholds == (Thresholds{}) {
-		o.Thresholds = DefaultThresholds()
+	if o.Settings == nil {
+		o.Settings = DefaultSettings()
 	}
-	if err := o.Thresholds.Validate(); err != nil {
+	if err := o.Settings.Validate(); err != nil {
 		return nil, fmt.Errorf("make engine: %w", err)
 	}
 	o.MergeHorizon = cmp.Or(o.MergeHorizon, DefaultMergeHorizon)
@@ -135,8 +135,8 @@ func NewEngine(o Options) (*Engine, error) {
 			o.MergeHorizon, o.AttemptGap, o.RecentBytes, o.StateBytes)
 	}
 	e := &Engine{
-		options: o, catalogue: o.Catalogue, thresholds: o.Thresholds, epoch: o.Epoch,
-		classifier: newClassifier(o.Catalogue, o.Thresholds),
+		options: o, catalogue: o.Catalogue, settings: o.Settings, epoch: o.Epoch,
+		classifier: newClassifier(o.Catalogue, o.Settings),
 	}
 	e.state = e.newState()
 	return e, nil
@@ -159,7 +159,7 @@ func (e *Engine) SetEpoch(epoch uint16) { e.epoch = epoch }
 func (e *Engine) Fingerprint() uint64 {
 	var b []byte
 	for _, v := range [...]uint64{
-		DecisionVersion, e.thresholds.Fingerprint(), e.catalogue.Fingerprint(), uint64(e.options.MergeHorizon), uint64(e.options.RecentHorizon),
+		DecisionVersion, e.settings.Fingerprint(), e.catalogue.Fingerprint(), uint64(e.options.MergeHorizon), uint64(e.options.RecentHorizon),
 		uint64(e.options.AttemptGap), uint64(e.options.RecentBytes), uint64(e.options.StateBytes),
 	} {
 		b = binary.LittleEndian.AppendUint64(b, v)
@@ -286,7 +286,7 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 		}
 	}
 	if changed && (newerExists || changedFrom < entry.eventTime) {
-		limit := max(changedFrom, entry.eventTime) + e.thresholds.RepeatedFailures.Window.Microseconds()
+		limit := max(changedFrom, entry.eventTime) + e.settings.Of(rec.TenantId).Thresholds.RepeatedFailures.Window.Microseconds()
 		e.ofUser = e.recent.ofUser(e.ofUser[:0], id.key, maxRevisedRecords)
 		for _, x := range e.ofUser {
 			if t := e.recent.at(x).eventTime; t >= changedFrom && t < limit {
@@ -401,7 +401,7 @@ func (e *Engine) count(key uint64, rec *schemas.SignIn, entry, before *recentEnt
 			e.tell(u, number, true, out, revision)
 		}
 	} else if changed || said {
-		window := e.thresholds.RepeatedFailures.Window.Microseconds()
+		window := e.settings.Of(rec.TenantId).Thresholds.RepeatedFailures.Window.Microseconds()
 		if inc := u.incidentAt(entry.eventTime, window); inc != nil && !inc.indifferentTo(entry) {
 			e.tell(u, inc.number, changed || counts, out, revision)
 		}
@@ -436,8 +436,9 @@ func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uin
 	u := e.users.get(entry.user)
 	repeated := uint8(0)
 	if u != nil {
-		_, _, count, _ := u.window(entry.eventTime, e.thresholds.RepeatedFailures.Window.Microseconds())
-		if count >= int64(e.thresholds.RepeatedFailures.Count) {
+		threshold := e.settings.Of(e.users.texts.text(u.tenant)).Thresholds.RepeatedFailures
+		_, _, count, _ := u.window(entry.eventTime, threshold.Window.Microseconds())
+		if count >= int64(threshold.Count) {
 			repeated = entryRepeated
 		}
 	}
@@ -464,7 +465,7 @@ func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uin
 	}
 	var member *incidentState
 	if u != nil {
-		e.users.view(u, entry.eventTime, rec.IpAddress, e.thresholds.RepeatedFailures, entry.flags&entryCounts != 0, &v.Failures)
+		e.users.view(u, entry.eventTime, rec.IpAddress, e.settings.Of(rec.TenantId).Thresholds.RepeatedFailures, entry.flags&entryCounts != 0, &v.Failures)
 		if entry.flags&entryCounts != 0 {
 			member = e.users.incidentOf(u, rec.RequestId, entry.request)
 		}

@@ -503,7 +503,7 @@ func (f *feeder) window(user int, after int64) FailureView {
 	var v FailureView
 	id := f.engine.dealer.identify(testRecord(0, user, 0, 0))
 	if u := f.engine.users.get(id.key); u != nil {
-		f.engine.users.view(u, testStart+after, "", f.engine.thresholds.RepeatedFailures, true, &v)
+		f.engine.users.view(u, testStart+after, "", f.engine.settings.Default.Thresholds.RepeatedFailures, true, &v)
 	}
 	return v
 }
@@ -582,7 +582,9 @@ func TestEpochAndFingerprint(t *testing.T) {
 	if got := f.add(testRecord(0, 1, 0, 0)).Diagnoses[0].Revision; got != 7<<48|1 {
 		t.Errorf("revision %x", got)
 	}
-	other := newFeeder(t, Options{Thresholds: Thresholds{RepeatedFailures: RepeatedFailuresThreshold{Count: 6, Window: MaxFailureWindow}}})
+	settings := DefaultSettings()
+	settings.Default.Thresholds.RepeatedFailures.Count = 6
+	other := newFeeder(t, Options{Settings: settings})
 	if f.engine.Fingerprint() == other.engine.Fingerprint() || f.engine.Fingerprint() != newFeeder(t, Options{Epoch: 3}).engine.Fingerprint() {
 		t.Error("the fingerprint must follow the thresholds and nothing of the epoch")
 	}

@@ -143,7 +143,7 @@ func (s *users) incidentOf(u *userState, requestID string, hash uint64) *inciden
 // grow tells the incident of the failure at position at, when there is one or the threshold is reached by
 // it, and appends the members that it gained. It returns the number of the incident, 0 when there is none.
 func (e *Engine) grow(u *userState, at int, out *Rows, revision uint64) uint32 {
-	threshold := e.thresholds.RepeatedFailures
+	threshold := e.settings.Of(e.users.texts.text(u.tenant)).Thresholds.RepeatedFailures
 	window := threshold.Window.Microseconds()
 	t := u.failures[at].time
 	inc := u.incidentAt(t, window)
@@ -251,7 +251,7 @@ func nextIncident(out *Rows) *Incident {
 
 func (e *Engine) fillIncident(u *userState, inc *incidentState, row *Incident) {
 	s := &e.users
-	threshold := e.thresholds.RepeatedFailures
+	threshold := e.settings.Of(e.users.texts.text(u.tenant)).Thresholds.RepeatedFailures
 	row.IncidentID, row.Kind = inc.idString(), IncidentRepeatedFailures
 	row.TenantID = s.texts.text(u.tenant)
 	row.EntityKind, row.EntityValue = EntityUser, s.texts.text(u.name)

@@ -149,7 +149,7 @@ func diagnose(c *classifier, v *View, add evidence, d *Diagnosis) {
 // policies and risk where that differs.
 func TestScenarioTexts(t *testing.T) {
 	cat := loadCatalogue(t)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	text := func(t *testing.T, v *View, add evidence) []byte {
 		var all bytes.Buffer
 		for _, o := range outcomesOf(v.SignIn, cat) {
@@ -218,7 +218,7 @@ func TestScenarioTexts(t *testing.T) {
 // of members; codes of guests, legacy clients, workloads, at risk and with a window of failures as far as they differ.
 func eachText(t *testing.T, f func(name string, r Renderer, d *Diagnosis, capabilities catalogue.Capability)) {
 	cat := loadCatalogue(t)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	var d Diagnosis
 	readers := viewers
 	each := func(name string, v *View, add evidence) {
@@ -292,7 +292,7 @@ var (
 	snakeCase = regexp.MustCompile(`\b[a-z0-9]+_[a-z0-9_]+\b`)
 	// properNames have such a form and are what people look for.
 	properNames = regexp.MustCompile(`userPrincipalName|ActiveSync|PowerShell`)
-	slips       = regexp.MustCompile(`  | [.,;:]|[.]{2}|,,|[(]\s*[)]|[:;,][.]|[{}\[\]]|\bNone[.]|%!|\bcodes?[ )]*$`)
+	slips       = regexp.MustCompile(`  | [.,;:](?:\s|$)|[.]{2}|,,|[(]\s*[)]|[:;,][.]|[{}\[\]]|\bNone[.]|%!|\bcodes?[ )]*$`)
 )
 
 // lintSentence returns what is wrong with a sentence, or "". Tokens in what the catalogue says of the code are left to it: a

@@ -90,7 +90,7 @@ var explained = []struct {
 
 func TestWriteText(t *testing.T) {
 	cat := loadCatalogue(t)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	for _, tc := range explained {
 		t.Run(tc.name, func(t *testing.T) {
 			var d Diagnosis
@@ -126,7 +126,7 @@ func TestWriteText(t *testing.T) {
 
 func TestWriteSummaryTable(t *testing.T) {
 	cat := loadCatalogue(t)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	var reports []Report
 	for _, tc := range explained {
 		var d Diagnosis
@@ -234,7 +234,7 @@ func TestReportContract(t *testing.T) {
 // Names of policies and risk never reach a viewer without the right, whichever way they could take.
 func TestNothingLeaks(t *testing.T) {
 	cat := loadCatalogue(t)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	// Values that occur nowhere else.
 	secretCA := []string{"SECRETPOLICY", "SECRETCONTROL", "SECRETRULE", "id-of-SECRETPOLICY", "SECRETSTRENGTH"}
 	secretRisk := []string{"SECRETDETECTION", "SECRETSTATE", "SECRETDETAIL", "riskBasedPolicy"}
@@ -299,7 +299,7 @@ func TestNothingLeaks(t *testing.T) {
 // A viewer without a right is told so.
 func TestMissingRightIsSaid(t *testing.T) {
 	cat := loadCatalogue(t)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	var d Diagnosis
 	judge(c, record(53003, caStatus("failure"), policy("Block countries", "failure", block, "Block")), &d)
 	if s := string(r.Summary(nil, &d, catalogue.CapabilityRecords)); !strings.Contains(s, "a right to see them is missing") {
@@ -316,7 +316,7 @@ func TestMissingRightIsSaid(t *testing.T) {
 
 func TestSummaryDoesNotAllocate(t *testing.T) {
 	cat := loadCatalogue(t)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	for _, tc := range explained {
 		var d Diagnosis
 		judge(c, tc.view, &d)
@@ -329,7 +329,7 @@ func TestSummaryDoesNotAllocate(t *testing.T) {
 
 func BenchmarkSummary(b *testing.B) {
 	cat := loadCatalogue(b)
-	c, r := newClassifier(cat, DefaultThresholds()), Renderer{Catalogue: cat}
+	c, r := newClassifier(cat, DefaultSettings()), Renderer{Catalogue: cat}
 	for _, name := range []string{"success_mfa", "ca_blocked"} {
 		for _, tc := range explained {
 			if tc.name != name {

@@ -56,12 +56,12 @@ func (c *clickHouseConfig) tables() chschema.Options {
 	}
 }
 
-// detectors returns the thresholds of the windowed detections.
-func (c thresholdsConfig) detectors() detectors.Thresholds {
-	t := detectors.DefaultThresholds()
-	t.RepeatedFailures.Count = c.RepeatedFailures
-	t.RepeatedFailures.Window = c.RepeatedFailuresWindow
-	return t
+// settings returns the settings of the tenants.
+func (c thresholdsConfig) settings() *detectors.Settings {
+	s := detectors.DefaultSettings()
+	s.Default.Thresholds.RepeatedFailures.Count = c.RepeatedFailures
+	s.Default.Thresholds.RepeatedFailures.Window = c.RepeatedFailuresWindow
+	return s
 }
 
 // connection returns how to reach Kafka.

@@ -39,7 +39,7 @@ func (c explainCommand) Run(ctx context.Context, std streams) error {
 		return fmt.Errorf("load the catalogue: %w", err)
 	}
 	runner, err := inmemory.New(detectors.Options{
-		Catalogue: cat, Thresholds: configuration.Thresholds.detectors(), RecentBytes: explainRecentBytes, Epoch: 1,
+		Catalogue: cat, Settings: configuration.Thresholds.settings(), RecentBytes: explainRecentBytes, Epoch: 1,
 	})
 	if err != nil {
 		return err

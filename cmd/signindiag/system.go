@@ -132,7 +132,7 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 	dependencies := pipeline.Dependencies{
 		Kafka: s.kafka,
 		NewMachine: func() (pipeline.Machine, error) {
-			return detectors.NewEngine(detectors.Options{Catalogue: s.catalogue, Thresholds: c.Thresholds.detectors()})
+			return detectors.NewEngine(detectors.Options{Catalogue: s.catalogue, Settings: c.Thresholds.settings()})
 		},
 		Wanted: detectors.WantedRoles(),
 		NewSink: func(durable func([]sinks.Position)) (pipeline.RowSink, error) {

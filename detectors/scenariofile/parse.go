@@ -484,32 +484,49 @@ func parseDuration(v string) (time.Duration, error) {
 }
 
 func (p *parser) threshold() error {
-	kind, err := p.word("a detection, as in: threshold repeated_failures count=3 window=24h")
+	detection, err := p.word("a detection, as in: threshold repeated_failures count=3 window=24h")
 	if err != nil {
 		return err
 	}
-	if kind != "repeated_failures" {
-		return fmt.Errorf("found %s; expected repeated_failures, the only detection with thresholds", kind)
+	var names, detections []string
+	fields := map[string]*detectors.ThresholdField{}
+	for i := range detectors.ThresholdFields() {
+		f := &detectors.ThresholdFields()[i]
+		if f.Detection == detection {
+			names = append(names, f.Name)
+			fields[f.Name] = f
+		}
+		if !slices.Contains(detections, f.Detection) {
+			detections = append(detections, f.Detection)
+		}
 	}
-	pairs, err := p.pairs("count", "window")
+	if len(names) == 0 {
+		return fmt.Errorf("found %s; expected a detection, one of %s", detection, strings.Join(detections, ", "))
+	}
+	pairs, err := p.pairs(names...)
 	if err != nil {
 		return err
 	}
 	if len(pairs) == 0 {
-		return fmt.Errorf("%s; expected count=NUMBER or window=DURATION", p.found())
+		return fmt.Errorf("%s; expected NAME=VALUE with one of %s", p.found(), strings.Join(names, ", "))
 	}
 	t := detectors.DefaultThresholds()
 	if p.file.Thresholds != nil {
 		t = *p.file.Thresholds
 	}
-	if v, ok := pairs["count"]; ok {
-		if t.RepeatedFailures.Count, err = strconv.Atoi(v); err != nil {
-			return fmt.Errorf("count=%s is no number", v)
+	for _, name := range names {
+		v, ok := pairs[name]
+		if !ok {
+			continue
 		}
-	}
-	if v, ok := pairs["window"]; ok {
-		if t.RepeatedFailures.Window, err = parseDuration(v); err != nil {
-			return fmt.Errorf("window=%s is no duration; expected one as in: window=24h", v)
+		if fields[name].Duration {
+			// Days, too, as everywhere in these files.
+			if d, err := parseDuration(v); err == nil {
+				v = d.String()
+			}
+		}
+		if err := fields[name].Set(&t, v); err != nil {
+			return err
 		}
 	}
 	if err := t.Validate(); err != nil {

