@@ -247,7 +247,7 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 	rank := severityRank(headline.Severity.For(s.v.Outcome))
 	raise := func(to string) { rank = max(rank, severityRank(to)) }
 	if s.v.Outcome == OutcomeResolved {
-		if s.user && strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
+		if strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
 			raise(SeverityHigh)
 		}
 		return severityOrder[rank]
@@ -257,8 +257,9 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 	case failure && s.overcome() && !s.has(ScenarioPasswordKnown):
 		// The person got in a moment later.
 		rank = max(rank-1, 0)
-	case headline.Name == ScenarioCABlocked && s.r.Category == schemas.Category_CATEGORY_NON_INTERACTIVE_USER:
-		// A blocked client repeats this at every refresh of its token.
+	case s.r.Category == schemas.Category_CATEGORY_NON_INTERACTIVE_USER &&
+		(headline.Name == ScenarioCABlocked || headline.Name == ScenarioCAFailed || headline.Name == ScenarioB2BCABlocked):
+		// A refused client repeats this at every refresh of its token.
 		rank = severityRank(SeverityLow)
 	}
 	switch headline.Name {
@@ -278,12 +279,34 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 		if s.mfaDenied {
 			raise(SeverityMedium)
 		}
+	case ScenarioPTA:
+		if s.is(80004, 80012) { // one person's name or hours, not an outage of agents
+			rank = min(rank, severityRank(SeverityLow))
+		}
+	case ScenarioAppConfiguration:
+		if s.is(50105) { // a person asks for access; nothing is broken
+			rank = min(rank, severityRank(SeverityLow))
+		}
+	case ScenarioWrongPassword:
+		switch {
+		case s.assessment == assessedAttack && (s.v.Failures.WrongPasswords >= severeWrong || len(s.v.Failures.Addresses) >= manyAddresses):
+			raise(SeverityHigh)
+		case s.assessment == assessedAttack:
+			raise(SeverityMedium)
+		}
 	case ScenarioSuccess:
-		if s.riskLevel() == riskHigh {
-			raise(SeverityLow) // MFA was passed, else it would be missed_interrupt
+		// High risk that was seen at the sign-in, or found later.
+		if (s.riskLevel() == riskHigh || s.user && strings.EqualFold(s.r.RiskLevelAggregated, riskHigh)) && !s.riskOver() {
+			raise(SeverityLow)
+			if !s.mfaPassed() {
+				raise(SeverityMedium) // nothing tells that MFA was passed: the password or the token may be stolen
+			}
 		}
 	}
-	if s.has(ScenarioRepeatedFailures) && !s.has(ScenarioCachedCredential) {
+	if s.riskLevel() == riskHigh && !s.riskOver() && s.v.Outcome != OutcomeSuccess {
+		raise(SeverityMedium) // somebody whom Entra holds for an attacker came this far
+	}
+	if s.has(ScenarioRepeatedFailures) && !s.has(ScenarioCachedCredential) && s.assessment != assessedStored {
 		raise(SeverityMedium)
 	}
 	if s.has(ScenarioFlagged) && s.v.Outcome != OutcomeSuccess {
@@ -292,7 +315,7 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 	if s.has(ScenarioPasswordKnown) {
 		raise(SeverityHigh)
 	}
-	if s.user && strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
+	if strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
 		raise(SeverityHigh)
 	}
 	return severityOrder[rank]

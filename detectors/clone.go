@@ -23,6 +23,7 @@ func (r *Rows) AppendClone(src *Rows) {
 	for i := range src.Members {
 		r.Members = append(r.Members, src.Members[i].Clone())
 	}
+	r.UnknownCodes = append(r.UnknownCodes, src.UnknownCodes...)
 }
 
 // Clone returns a deep copy.

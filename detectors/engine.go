@@ -16,7 +16,7 @@ import (
 
 // DecisionVersion is the version of the code that decides. Raise it with every change that may give another
 // row for the same log: it is part of the fingerprint, hence of the epoch.
-const DecisionVersion = 1
+const DecisionVersion = 2
 
 // Defaults of Options.
 const (
@@ -223,6 +223,9 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 		meta.eventTime, meta.received = before.eventTime, before.received
 		meta.attempt, meta.attemptTag, meta.outcomes = before.attempt, before.attemptTag, before.outcomes
 		meta.flags = before.flags & (entryAttempt | entryRepeated)
+	}
+	if rec.ErrorCode != 0 && (old == 0 || before.code != rec.ErrorCode) && e.catalogue.Code(rec.ErrorCode) == nil {
+		out.UnknownCodes = append(out.UnknownCodes, rec.ErrorCode)
 	}
 	other := uint64(0)
 	if meta.flags&entryAttempt == 0 && id.known {

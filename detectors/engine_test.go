@@ -76,7 +76,9 @@ type feeder struct {
 
 func newFeeder(t testing.TB, o Options) *feeder {
 	t.Helper()
-	o.Catalogue = testCatalogue(t)
+	if o.Catalogue == nil {
+		o.Catalogue = testCatalogue(t)
+	}
 	e, err := NewEngine(o)
 	if err != nil {
 		t.Fatal(err)
@@ -474,6 +476,73 @@ func TestIncidentSeverity(t *testing.T) {
 				t.Errorf("%d incidents", len(f.incidents))
 			}
 		})
+	}
+}
+
+// An operator's catalogue decides: its severity of the incident, its codes, and which codes count.
+func TestOverlayDecides(t *testing.T) {
+	cat, err := catalogue.LoadOverlay("contoso.yaml", []byte(`
+codes:
+  50126: {counts: no}
+  999001: {category: lockout, counts: yes, meaning: The gateway refused it., remediation: Ask Contoso.}
+incidents:
+  repeated_failures: {severity: high}
+scenarios:
+  account_locked: {severity: {failure: critical}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFeeder(t, Options{Catalogue: cat})
+	for n := range 8 {
+		f.add(testRecord(n, 1, int64(n*n)*testMinute, codeWrong))
+	}
+	if len(f.incidents) != 0 {
+		t.Errorf("%d incidents by a code that does not count", len(f.incidents))
+	}
+	for n := range 6 {
+		f.add(testRecord(100+n, 2, int64(n*n)*testMinute, 999001))
+	}
+	if d := f.diagnoses[testGUID(0, 100)]; d.Scenario != ScenarioAccountLocked || d.Severity != SeverityCritical || len(f.last.UnknownCodes) != 0 {
+		t.Errorf("scenario %s, severity %s, unknown codes %v", d.Scenario, d.Severity, f.last.UnknownCodes)
+	}
+	if len(f.incidents) != 1 {
+		t.Fatalf("%d incidents, want 1", len(f.incidents))
+	}
+	for _, i := range f.incidents {
+		if i.Severity != SeverityHigh {
+			t.Errorf("severity %s, want high", i.Severity)
+		}
+	}
+	if newFeeder(t, Options{}).engine.Fingerprint() == f.engine.Fingerprint() {
+		t.Error("another catalogue has the same fingerprint, so it would not begin another epoch")
+	}
+}
+
+// Codes that the catalogue does not know are told once for every record.
+func TestUnknownCodes(t *testing.T) {
+	f := newFeeder(t, Options{})
+	record := func(n int, code int32, change ...func(*schemas.SignIn)) *schemas.SignIn {
+		return testRecord(n, 1, int64(n)*testMinute, code, change...)
+	}
+	newer := func(r *schemas.SignIn) { r.ProcessingTime += testMinute; r.FailureReason = "More is known now." }
+	for _, step := range []struct {
+		name   string
+		record *schemas.SignIn
+		want   []int32
+	}{
+		{"known", record(1, codeWrong), nil},
+		{"success", record(2, codeSuccess), nil},
+		{"unknown", record(3, 999999), []int32{999999}},
+		{"repeat", record(3, 999999), nil},
+		{"newer version", record(3, 999999, newer), nil},
+		{"another record", record(4, 888888), []int32{888888}},
+		{"known at first", record(5, codePrompt), nil},
+		{"then unknown", record(5, 777777, newer), []int32{777777}},
+	} {
+		if got := f.add(step.record).UnknownCodes; !slices.Equal(got, step.want) {
+			t.Errorf("%s: %v, want %v", step.name, got, step.want)
+		}
 	}
 }
 

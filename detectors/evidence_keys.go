@@ -29,6 +29,8 @@ type evidenceKeys struct {
 	passwordCorrect         *catalogue.EvidenceKey
 	unknownCode             *catalogue.EvidenceKey
 	noCode                  *catalogue.EvidenceKey
+	emptyRecord             *catalogue.EvidenceKey
+	assessment              *catalogue.EvidenceKey
 	attemptRecords          *catalogue.EvidenceKey
 	attemptFailureCode      *catalogue.EvidenceKey
 	mfaDemandedBy           *catalogue.EvidenceKey
@@ -119,6 +121,8 @@ func newEvidenceKeys(cat *catalogue.Catalogue) evidenceKeys {
 		passwordCorrect:         key("password_correct"),
 		unknownCode:             key("unknown_code"),
 		noCode:                  key("no_code"),
+		emptyRecord:             key("empty_record"),
+		assessment:              key("assessment"),
 		attemptRecords:          key("attempt_records"),
 		attemptFailureCode:      key("attempt_failure_code"),
 		mfaDemandedBy:           key("mfa_demanded_by"),

@@ -328,16 +328,16 @@ func (e *Engine) fillIncident(u *userState, inc *incidentState, row *Incident) {
 		}
 		regular = regularSeconds(members)
 	}
+	rank := severityRank(e.catalogue.Incident(row.Kind).Severity)
 	switch {
 	case row.Outcome == IncidentSignedIn && len(row.Addresses) >= 2:
-		row.Severity = SeverityHigh
+		rank++
 	case regular > 0:
-		row.Severity = SeverityLow
+		rank--
 	case total >= 5*int64(threshold.Count):
-		row.Severity = SeverityHigh
-	default:
-		row.Severity = SeverityMedium
+		rank++
 	}
+	row.Severity = severityOrder[min(max(rank, 0), len(severityOrder)-1)]
 	row.Counts = append(row.Counts,
 		Count{"failures", total},
 		Count{"successes", u.successesBetween(inc.first, inc.last)},

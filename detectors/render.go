@@ -140,7 +140,7 @@ func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Act
 			return
 		}
 		for _, a := range s.Actions.For(outcome) {
-			if seen[a] || a.Name == "nothing" || len(actions) == maxActions {
+			if seen[a] || a.Name == catalogue.ActionNothing || len(actions) == maxActions {
 				continue
 			}
 			seen[a] = true
@@ -164,7 +164,7 @@ func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Act
 		}
 	}
 	if len(actions) == 0 {
-		if a := r.Catalogue.Action("nothing"); a != nil {
+		if a := r.Catalogue.Action(catalogue.ActionNothing); a != nil {
 			actions = append(actions, Action{Text: a.Text.String(), Role: a.Role.Title})
 		}
 	}
@@ -181,7 +181,7 @@ func hasText(actions []Action, text string) bool {
 }
 
 // ErrorLookupURL is Microsoft's page that explains an error code; the code follows it.
-const ErrorLookupURL = "https://login.microsoftonline.com/error?code="
+const ErrorLookupURL = catalogue.ErrorLookupURL
 
 // errorReferenceURL is the list of all codes, which tells no more of one code than the page behind ErrorLookupURL.
 const errorReferenceURL = "https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes"

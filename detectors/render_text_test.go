@@ -104,6 +104,11 @@ var variants = []struct {
 	})}, nil},
 	{"registration_refused", "mfa_proofup", []option{with(func(r *schemas.SignIn) { r.ErrorCode = 53010 })}, nil},
 	{"ca_policy_unknown", "ca_blocked", []option{with(func(r *schemas.SignIn) { r.Policies = nil })}, nil},
+	{"ca_policies_withheld", "ca_blocked", []option{with(func(r *schemas.SignIn) { r.Policies, r.Flags = nil, r.Flags|schemas.FlagPoliciesAbsent })}, nil},
+	{"ca_strength", "ca_failed", []option{with(func(r *schemas.SignIn) {
+		p := r.Policies[len(r.Policies)-1]
+		r.ErrorCode, p.EnforcedGrantControls, p.AuthenticationStrength = 53003, nil, "Phishing-resistant MFA"
+	})}, nil},
 	{"ca_control_of_53003", "ca_failed", []option{with(func(r *schemas.SignIn) { r.ErrorCode = 53003 })}, nil},
 	{"ca_app_protection", "ca_failed", []option{with(func(r *schemas.SignIn) {
 		r.ErrorCode = 53009
@@ -119,6 +124,17 @@ var variants = []struct {
 	{"guest_device_claims", "b2b_ca_blocked", []option{with(func(r *schemas.SignIn) { r.ErrorCode = 530004 })}, nil},
 	{"guest_not_invited", "b2b_failed", []option{with(func(r *schemas.SignIn) { r.ErrorCode = 50020 })}, nil},
 	{"legacy_success", "success", []option{client("Exchange ActiveSync")}, nil},
+	{"legacy_refused", "success", []option{client("Exchange ActiveSync"), caStatus("failure"), policy("Old clients", "failure", block|schemas.ConditionClientType, "Block")}, nil},
+	{"guest_passthrough", "success", []option{guest(), with(func(r *schemas.SignIn) { r.CrossTenantAccessType = "passthrough" })}, nil},
+	{"mfa_by_network_policy_server", "mfa_other", []option{with(func(r *schemas.SignIn) {
+		r.AuthenticationRequirementPolicies, r.TokenIssuerType, r.ResourceId = nil, "NPSExtension", "radius"
+	})}, nil},
+	{"mfa_demander_unnamed", "mfa_other", []option{with(func(r *schemas.SignIn) {
+		r.AuthenticationRequirementPolicies = []*schemas.RequirementPolicy{{RequirementProvider: "unknownFutureValue"}}
+	})}, nil},
+	{"empty_record", "success", []option{with(func(r *schemas.SignIn) {
+		*r = schemas.SignIn{RequestId: r.RequestId, TenantId: r.TenantId, EventTime: r.EventTime, Category: r.Category, Flags: schemas.FlagNoErrorCode}
+	})}, nil},
 	{"risk_home_tenant", "risk_blocked", []option{guest(), with(func(r *schemas.SignIn) { r.ErrorCode, r.HomeTenantId = 53011, resourceTenant })}, nil},
 	{"risk_password_change", "risk_blocked", []option{with(func(r *schemas.SignIn) { r.ErrorCode = 50142 })}, nil},
 	{"risk_of_user", "risk_blocked", []option{with(func(r *schemas.SignIn) { r.ErrorCode, r.RiskLevelDuringSignIn = 530032, "hidden" })}, nil},

@@ -221,7 +221,7 @@ func (r Renderer) WriteText(w io.Writer, reports ...Report) error {
 func (r Renderer) writeReport(t *textWriter, rep *Report) {
 	d := r.diagnosis(rep)
 	nobody := ""
-	if a := r.Catalogue.Action("nothing"); a != nil {
+	if a := r.Catalogue.Action(catalogue.ActionNothing); a != nil {
 		nobody = a.Role.Title
 	}
 	v := values{cat: r.Catalogue, d: &d, capabilities: catalogue.AllCapabilities}

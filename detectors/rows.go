@@ -11,6 +11,9 @@ type Rows struct {
 	Diagnoses []Diagnosis
 	Incidents []Incident
 	Members   []IncidentMember
+	// UnknownCodes are no rows but a hint for metrics: error codes that the catalogue does not know, once for every record that
+	// the engine sees for the first time or with another code than before.
+	UnknownCodes []int32
 }
 
 // Reset empties the rows and keeps their memory.
@@ -18,6 +21,7 @@ func (r *Rows) Reset() {
 	r.Diagnoses = r.Diagnoses[:0]
 	r.Incidents = r.Incidents[:0]
 	r.Members = r.Members[:0]
+	r.UnknownCodes = r.UnknownCodes[:0]
 }
 
 // Outcomes of a record, and of the attempt that it belongs to.

@@ -7,7 +7,7 @@ func recogniseCABlocked(s *subject) verdict {
 		return doesNotApply
 	}
 	if s.failing == 0 {
-		s.unknown("policy")
+		s.policyUnknown()
 		s.e.SetText(s.keys.conditionalAccessStatus, s.r.ConditionalAccessStatus)
 		return explains
 	}

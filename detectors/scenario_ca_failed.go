@@ -28,7 +28,7 @@ func recogniseCAFailed(s *subject) verdict {
 	if v == explains {
 		s.policyEvidence()
 		if s.failing == 0 {
-			s.unknown("policy")
+			s.policyUnknown()
 		}
 		s.deviceUnknown()
 	}
@@ -37,7 +37,7 @@ func recogniseCAFailed(s *subject) verdict {
 
 // deviceUnknown notes that the device's state is not told, where a device was asked for.
 func (s *subject) deviceUnknown() {
-	if s.r.IsCompliant != schemas.Tri_TRI_UNKNOWN || s.r.IsManaged != schemas.Tri_TRI_UNKNOWN {
+	if s.deviceTold(s.r.IsCompliant) != schemas.Tri_TRI_UNKNOWN || s.deviceTold(s.r.IsManaged) != schemas.Tri_TRI_UNKNOWN {
 		return
 	}
 	if s.failingMFADevice || s.is(53000, 53001, 530001, 530002, 530003, 530033) {

@@ -8,6 +8,9 @@ func recogniseCAMFA(s *subject) verdict {
 			return doesNotApply
 		}
 		s.policyEvidence()
+		if s.failing == 0 && (s.statusOnly || s.demand&demandCA == 0) {
+			s.policyUnknown()
+		}
 		return explains
 	}
 	if s.demand&demandCA == 0 || !s.mfaRequired {

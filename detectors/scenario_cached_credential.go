@@ -4,17 +4,8 @@ package detectors
 // a program that keeps an old password rather than a person or an attack. A lockout among the failures speaks against
 // it, since repeating one wrong password does not count for smart lockout.
 func recogniseCachedCredential(s *subject) verdict {
-	f := &s.v.Failures
-	if s.code == nil || !s.code.PasswordWasWrong() || f.RegularSeconds == 0 || f.Count < cachedAfter {
+	if s.code == nil || !s.code.PasswordWasWrong() || !s.storedRegular() {
 		return doesNotApply
-	}
-	if len(f.Applications) > 1 || len(f.Devices) > 1 || len(f.Devices) == 0 && len(f.Addresses) > 1 {
-		return doesNotApply
-	}
-	for _, code := range f.Codes {
-		if code == 50053 {
-			return doesNotApply
-		}
 	}
 	s.failuresEvidence()
 	return labels

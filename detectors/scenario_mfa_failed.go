@@ -31,6 +31,9 @@ func recogniseMFAFailed(s *subject) verdict {
 	case text == "":
 		s.unknown("mfa_result")
 	}
+	if s.demand == 0 && s.is(500121) {
+		s.unknown("mfa_demander")
+	}
 	if s.mfaRequired && s.e.find(k.mfaRequired) == nil {
 		s.mfaEvidence()
 	}

@@ -25,7 +25,8 @@ var (
 )
 
 // recogniseMissedInterrupt explains a success that something should have interrupted: a report-only policy that would
-// have, a legacy client, or high risk without MFA. Without one of these nobody can know what should have happened.
+// have, a legacy client, or high risk without MFA. Without one of these nobody can know what should have happened. Records that are
+// not interactive often hold no steps, so a missing MFA means nothing there; a risk that was remediated is over.
 func recogniseMissedInterrupt(s *subject) verdict {
 	if !s.user {
 		return doesNotApply
@@ -40,11 +41,11 @@ func recogniseMissedInterrupt(s *subject) verdict {
 		}
 		v = explains
 	}
-	if s.legacy {
+	if s.legacy && !s.refused {
 		s.e.Add(s.keys.missedBy, missedLegacy)
 		v = explains
 	}
-	if s.riskLevel() == riskHigh && !s.mfaSatisfied && !s.strongFirstFactor() {
+	if s.riskLevel() == riskHigh && !s.riskOver() && s.interactive() && !s.mfaPassed() {
 		s.e.Add(s.keys.missedBy, missedRisk)
 		s.riskEvidence()
 		v = explains
@@ -67,7 +68,17 @@ func (s *subject) missedExcluded() bool {
 			return true
 		}
 	}
+	// Directory synchronisation signs in by itself and is exempt from such policies.
+	if hasPrefixFold(s.r.UserPrincipalName, "sync_") || strings.EqualFold(s.r.UserDisplayName, "On-Premises Directory Synchronization Service Account") {
+		return true
+	}
 	return s.foreign || s.strongFirstFactor()
+}
+
+// mfaPassed reports whether something in the record says that MFA was passed or not needed: a step or the details, a
+// policy that asks for it and was met, or a method that is multifactor by itself.
+func (s *subject) mfaPassed() bool {
+	return s.mfaSatisfied || s.mfaPolicyPassed || s.strongFirstFactor()
 }
 
 // strongFirstFactor reports whether a step used a method that is multifactor by itself.

@@ -19,7 +19,7 @@ func recognisePasswordKnown(s *subject) verdict {
 		return doesNotApply
 	}
 	f := &s.v.Failures
-	if f.WrongPasswordsFromAddress < knownAfterWrong || s.r.IpAddress == "" {
+	if f.WrongPasswordsFromAddress < knownAfterWrong || s.r.IpAddress == "" || s.masked() {
 		return doesNotApply
 	}
 	s.e.SetInt(s.keys.wrongPasswords, f.WrongPasswordsFromAddress)

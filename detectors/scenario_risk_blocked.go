@@ -7,7 +7,7 @@ import (
 )
 
 // recogniseRiskBlocked explains refusals and forced password changes because of risk: its own codes, and 53003 where a risk
-// condition of a failing policy matched. Where the record does not say which conditions matched, a risk policy among
+// condition of a failing policy matched, as for the collective 50131. Where the record does not say which conditions matched, a risk policy among
 // the demanders or a risk level during the sign-in decides. Levels of workloads mean nothing, and hidden is not none.
 func recogniseRiskBlocked(s *subject) verdict {
 	v := s.byCode(ScenarioRiskBlocked)
@@ -19,7 +19,11 @@ func recogniseRiskBlocked(s *subject) verdict {
 			}
 		}
 	} else {
-		if !s.is(53003) || !s.blockedForRisk() {
+		switch {
+		case s.is(53003) && s.blockedForRisk(), s.is(50131) && s.failingRisk:
+		case s.caRefusal() && s.failingRisk:
+			return labels // what was not met is a control that was asked for because of risk
+		default:
 			return v
 		}
 		for _, p := range s.r.Policies {
@@ -31,11 +35,8 @@ func recogniseRiskBlocked(s *subject) verdict {
 	}
 	s.policyEvidence()
 	s.riskEvidence()
-	switch s.riskLevel() {
-	case riskHidden, riskUnknown:
-		if s.user && !s.is(53011, 530034) {
-			s.unknown("risk_level")
-		}
+	if s.riskLevel() == riskUnknown && !s.is(53011, 530034) {
+		s.unknown("risk_level")
 	}
 	return explains
 }

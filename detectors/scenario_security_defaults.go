@@ -12,7 +12,7 @@ func recogniseSecurityDefaults(s *subject) verdict {
 	if s.mfaPrompt() || s.is(50072, 50079) {
 		return explains
 	}
-	if s.success() || s.code != nil && s.code.Category == "mfa" {
+	if s.success() || s.code != nil && (s.code.Category == "mfa" || s.code.Category == "mfa_proofup") {
 		return labels
 	}
 	return doesNotApply

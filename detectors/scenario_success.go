@@ -1,5 +1,7 @@
 package detectors
 
+import "strings"
+
 // recogniseSuccess explains code 0; missed_interrupt and legacy_auth rank before it.
 func recogniseSuccess(s *subject) verdict {
 	s.riskOfSuccess()
@@ -11,5 +13,13 @@ func (s *subject) riskOfSuccess() {
 	switch s.riskLevel() {
 	case riskHigh, riskMedium, riskLow:
 		s.riskEvidence()
+		return
+	}
+	if s.user { // an offline detection raises the aggregated level alone
+		switch {
+		case strings.EqualFold(s.r.RiskLevelAggregated, riskHigh), strings.EqualFold(s.r.RiskLevelAggregated, riskMedium),
+			strings.EqualFold(s.r.RiskLevelAggregated, riskLow):
+			s.riskEvidence()
+		}
 	}
 }

@@ -40,6 +40,8 @@ var providers = []struct {
 	{"v1ConditionalAccessPolicyIdRequested", demandCA},
 	{"authenticationStrengths", demandCA},
 	{"gpsLocationCondition", demandCA},
+	// What Graph writes where the caller did not ask for newer values: somebody demanded MFA, nobody knows who.
+	{"unknownFutureValue", 0},
 	{"user", demandOther},
 	{"request", demandOther},
 	{"servicePrincipal", demandOther},
@@ -100,13 +102,17 @@ type subject struct {
 	conditionsKnown  bool // at least one says which conditions matched
 	reportOnly       bool // a report-only policy would have stopped or interrupted the sign-in
 	mfaPolicy        bool // a policy that applied asks for MFA
+	mfaPolicyPassed  bool // a policy that asks for MFA and for nothing else was met
 
 	demand       demand
+	statusOnly   bool // only conditionalAccessStatus tells that Conditional Access demanded MFA
 	mfaRequired  bool
 	mfaSatisfied bool
 	mfaStep      *schemas.AuthenticationStep // the last step of MFA
 	mfaText      string                      // what came of MFA, in Entra's words
 	mfaDenied    bool                        // set by mfa_failed
+	assessment   string                      // set by wrong_password
+	refused      bool                        // a success that Conditional Access refused all the same; set by legacy_auth
 	passwordStep schemas.Tri                 // whether the password step succeeded
 	riskUser     bool                        // set by risk_blocked
 }
@@ -157,10 +163,23 @@ const (
 	riskLow     = "low"
 )
 
-// riskLevel returns the level during the sign-in of a person's record: riskHigh, riskMedium, riskLow, riskHidden, or
-// riskUnknown for none. Levels of workloads are defaults of an enumeration and say nothing.
+// riskTold reports whether the risk fields mean anything. Those of workloads hold "low", the first member of the enumeration,
+// by default; they speak only where the state says that there is a risk.
+func (s *subject) riskTold() bool {
+	return s.user || strings.EqualFold(s.r.RiskState, "atRisk") || strings.EqualFold(s.r.RiskState, "confirmedCompromised")
+}
+
+// riskOver reports whether the risk was dealt with: remediated (as by passing MFA that a risk policy demanded),
+// dismissed or confirmed as safe.
+func (s *subject) riskOver() bool {
+	return strings.EqualFold(s.r.RiskState, "remediated") || strings.EqualFold(s.r.RiskState, "dismissed") ||
+		strings.EqualFold(s.r.RiskState, "confirmedSafe")
+}
+
+// riskLevel returns the level during the sign-in: riskHigh, riskMedium, riskLow, riskHidden, or riskUnknown for none and
+// where it means nothing.
 func (s *subject) riskLevel() string {
-	if !s.user {
+	if !s.riskTold() {
 		return riskUnknown
 	}
 	for _, level := range [...]string{riskHigh, riskMedium, riskLow, riskHidden} {
@@ -193,24 +212,45 @@ func (s *subject) facts() {
 	if s.mfaPolicy {
 		s.demand |= demandCA
 	}
+	if s.adapter() != "" {
+		s.demand |= demandOther
+	}
 	if s.mfaPrompt() && s.demand == 0 && strings.EqualFold(r.ConditionalAccessStatus, "failure") {
 		// A policy had the user and the application in scope and its control was not met: that is the demand.
 		s.demand |= demandCA
+		s.statusOnly = true
 	}
 	s.mfaFacts()
 }
 
+// adapter returns who asked for MFA outside of Microsoft Entra's own sign-in: the MFA adapter of AD FS or the extension of a
+// network policy server, which name themselves as the issuer of the token or as the resource; else "". Their
+// records name no demander and lack many fields.
+func (s *subject) adapter() string {
+	switch {
+	case strings.EqualFold(s.r.TokenIssuerType, "ADFederationServicesMFAAdapter"), strings.EqualFold(s.r.ResourceId, "adfs"):
+		return "ADFederationServicesMFAAdapter"
+	case strings.EqualFold(s.r.TokenIssuerType, "NPSExtension"), strings.EqualFold(s.r.ResourceId, "radius"):
+		return "NPSExtension"
+	}
+	return ""
+}
+
 func (s *subject) policyFacts() {
+	// Where everything that was enforced was met, a failing policy was evaluated for another action, such as a registration.
+	met := s.success() || strings.EqualFold(s.r.ConditionalAccessStatus, "success")
 	for _, p := range s.r.Policies {
 		switch {
+		case strings.EqualFold(p.Result, "interrupted"), strings.EqualFold(p.Result, "interrupt"):
+			_, mfa, _, _ := controls(p)
+			s.mfaPolicy = s.mfaPolicy || mfa && !met
 		case strings.EqualFold(p.Result, "failure"):
 			s.failing++
 			block, mfa, device, other := controls(p)
 			s.failingBlock = s.failingBlock || block
 			s.failingControls = s.failingControls || !block && (mfa || device || other)
 			s.failingMFADevice = s.failingMFADevice || !block && (mfa || device)
-			// On a success a failing policy was evaluated for another action: it demanded nothing.
-			s.mfaPolicy = s.mfaPolicy || mfa && !s.success()
+			s.mfaPolicy = s.mfaPolicy || mfa && !met
 			if p.ConditionsSatisfied != 0 {
 				s.conditionsKnown = true
 			}
@@ -222,8 +262,9 @@ func (s *subject) policyFacts() {
 			}
 			s.failingGuest = s.failingGuest || guestRule(p)
 		case strings.EqualFold(p.Result, "success"):
-			_, mfa, _, _ := controls(p)
+			block, mfa, device, other := controls(p)
 			s.mfaPolicy = s.mfaPolicy || mfa
+			s.mfaPolicyPassed = s.mfaPolicyPassed || mfa && !block && !device && !other
 		case strings.EqualFold(p.Result, "reportOnlyFailure"), strings.EqualFold(p.Result, "reportOnlyInterrupted"):
 			s.reportOnly = true
 		}
@@ -279,7 +320,7 @@ func (s *subject) mfaFacts() {
 			if s.mfaText == "" || step.ResultDetail != "" {
 				s.mfaText = step.ResultDetail
 			}
-		} else if containsFold(step.Method, "password") || containsFold(step.ResultDetail, "correct password") {
+		} else if isPassword(step.Method) || containsFold(step.ResultDetail, "correct password") {
 			s.passwordStep = step.Succeeded
 		}
 	}
@@ -288,6 +329,11 @@ func (s *subject) mfaFacts() {
 	}
 	s.mfaSatisfied = isSatisfied(s.mfaText) || s.mfaText == "" && s.mfaStep != nil && s.mfaStep.Succeeded == schemas.Tri_TRI_TRUE
 	s.mfaRequired = s.mfaRequired || s.mfaStep != nil || s.mfaText != ""
+}
+
+// isPassword reports whether a method is a password. "Passwordless phone sign-in" is none.
+func isPassword(method string) bool {
+	return containsFold(method, "password") && !containsFold(method, "passwordless")
 }
 
 func isMFAStep(step *schemas.AuthenticationStep) bool {
@@ -328,6 +374,9 @@ func (s *subject) recordEvidence() {
 		e.SetText(k.failureReason, failureReason(r))
 		if s.noCode {
 			e.SetBool(k.noCode, true)
+			if s.empty() {
+				e.SetBool(k.emptyRecord, true)
+			}
 		} else if s.code == nil {
 			e.SetBool(k.unknownCode, true)
 		}
@@ -344,6 +393,14 @@ func (s *subject) recordEvidence() {
 	}
 }
 
+// empty reports whether a record names nobody and nothing, so that only its log and its time are known.
+func (s *subject) empty() bool {
+	r := s.r
+	return firstNamed(r.UserPrincipalName, r.UserDisplayName, r.UserId, r.SignInIdentifier) == "" && r.IpAddress == "" &&
+		firstNamed(r.AppDisplayName, r.AppId, r.ResourceDisplayName, r.ResourceId) == "" &&
+		firstNamed(r.ServicePrincipalName, r.ServicePrincipalId) == ""
+}
+
 func (s *subject) mfaEvidence() {
 	e, k := s.e, s.keys
 	e.SetBool(k.mfaRequired, true)
@@ -356,6 +413,9 @@ func (s *subject) mfaEvidence() {
 		} else {
 			e.Add(k.mfaDemandedBy, p.GetRequirementProvider())
 		}
+	}
+	if adapter := s.adapter(); adapter != "" {
+		e.Add(k.mfaDemandedBy, adapter)
 	}
 	if s.mfaStep != nil {
 		e.SetText(k.mfaMethod, s.mfaStep.Method)
@@ -406,9 +466,19 @@ func (s *subject) policyEvidence() {
 	e.SetText(k.conditionalAccessStatus, s.r.ConditionalAccessStatus)
 }
 
-// riskEvidence sets what the record says of risk, for records of persons.
+// policyUnknown notes that no failing policy is named: either the record holds no list at all, since its reader may not see
+// one, or the list holds none that failed, as when the rest of it came in another part.
+func (s *subject) policyUnknown() {
+	if s.r.Flags&schemas.FlagPoliciesAbsent != 0 {
+		s.unknown("policies_withheld")
+	} else {
+		s.unknown("policy")
+	}
+}
+
+// riskEvidence sets what the record says of risk.
 func (s *subject) riskEvidence() {
-	if !s.user {
+	if !s.riskTold() {
 		return
 	}
 	r, e, k := s.r, s.e, s.keys
@@ -495,16 +565,16 @@ func (s *subject) circumstances() {
 	if r.AutonomousSystemNumber != 0 {
 		e.SetInt(k.autonomousSystem, int64(r.AutonomousSystemNumber))
 	}
-	e.SetText(k.device, r.DeviceDisplayName)
-	e.SetText(k.deviceID, r.DeviceId)
+	e.SetText(k.device, unmasked(r.DeviceDisplayName))
+	e.SetText(k.deviceID, unmasked(r.DeviceId))
 	e.SetText(k.operatingSystem, r.OperatingSystem)
 	e.SetText(k.browser, r.Browser)
 	e.SetText(k.deviceTrust, r.TrustType)
-	if r.IsCompliant != schemas.Tri_TRI_UNKNOWN {
-		e.SetBool(k.deviceCompliant, r.IsCompliant == schemas.Tri_TRI_TRUE)
+	if told := s.deviceTold(r.IsCompliant); told != schemas.Tri_TRI_UNKNOWN {
+		e.SetBool(k.deviceCompliant, told == schemas.Tri_TRI_TRUE)
 	}
-	if r.IsManaged != schemas.Tri_TRI_UNKNOWN {
-		e.SetBool(k.deviceManaged, r.IsManaged == schemas.Tri_TRI_TRUE)
+	if told := s.deviceTold(r.IsManaged); told != schemas.Tri_TRI_UNKNOWN {
+		e.SetBool(k.deviceManaged, told == schemas.Tri_TRI_TRUE)
 	}
 	e.SetText(k.userAgent, r.UserAgent)
 	if !strings.EqualFold(r.AuthenticationProtocol, "none") {
@@ -525,6 +595,24 @@ func (s *subject) circumstances() {
 	}
 }
 
+// unmasked returns a field of a device, "" where its tenant keeps it from the reader's.
+func unmasked(s string) string {
+	if containsFold(s, "pii removed") {
+		return ""
+	}
+	return s
+}
+
+// deviceTold returns isCompliant or isManaged. Where the device is not known to the directory Graph writes false for what the
+// export leaves out, so false says something of a known device only, and beside 53000, which says that it is not compliant.
+func (s *subject) deviceTold(v schemas.Tri) schemas.Tri {
+	known := named(unmasked(s.r.DeviceId)) || unmasked(s.r.DeviceDisplayName) != "" || s.r.TrustType != ""
+	if v == schemas.Tri_TRI_FALSE && !known && !s.is(53000) {
+		return schemas.Tri_TRI_UNKNOWN
+	}
+	return v
+}
+
 // passwordEvidence says whether the password was right where the code or a step tells. Codes come first: steps can be
 // incomplete or wrong.
 func (s *subject) passwordEvidence() {
@@ -543,7 +631,7 @@ func (s *subject) passwordWas() schemas.Tri {
 		return schemas.Tri_TRI_UNKNOWN
 	}
 	if s.code != nil {
-		if s.code.PasswordWasRight() {
+		if s.code.PasswordWasRight() && (s.is(50055, 50057) || s.passwordFlow()) {
 			return schemas.Tri_TRI_TRUE
 		}
 		if s.code.PasswordWasWrong() {
@@ -555,7 +643,7 @@ func (s *subject) passwordWas() schemas.Tri {
 	}
 	if s.caRefusal() || s.code != nil && s.code.Category == "mfa" {
 		for _, method := range s.r.AuthenticationMethodsUsed {
-			if containsFold(method, "password") && !containsFold(method, "passwordless") {
+			if isPassword(method) {
 				return schemas.Tri_TRI_TRUE
 			}
 		}
@@ -563,18 +651,38 @@ func (s *subject) passwordWas() schemas.Tri {
 	return s.passwordStep
 }
 
+// passwordFlow reports whether a code that comes after the first factor speaks of a password. It does not where a token was
+// redeemed, nor where the steps show another first factor.
+func (s *subject) passwordFlow() bool {
+	if s.passwordStep != schemas.Tri_TRI_UNKNOWN {
+		return true
+	}
+	if containsFold(s.r.IncomingTokenType, "refresh") {
+		return false
+	}
+	for _, step := range s.r.AuthenticationDetails {
+		if step.GetMethod() != "" && !isMFAStep(step) {
+			return isPassword(step.Method)
+		}
+	}
+	return true
+}
+
 // unknowns notes what the record does not tell of any sign-in.
 func (s *subject) unknowns() {
 	r := s.r
 	if s.noCode {
 		s.unknown("error_code")
+		if s.empty() {
+			return // nothing is known, and the summary says so
+		}
 	} else if s.code == nil {
 		s.unknown("error_code_meaning")
 	}
 	if !s.user {
 		return
 	}
-	if r.IpAddress == "" || containsFold(r.IpAddress, "xxx") {
+	if r.IpAddress == "" || s.masked() {
 		s.unknown("address")
 	}
 	if r.CountryOrRegion == "" && r.City == "" {
@@ -592,7 +700,13 @@ func (s *subject) unknowns() {
 	if s.external && r.HomeTenantId == "" && s.v.Outcome == OutcomeFailure {
 		s.unknown("tenants")
 	}
+	if strings.EqualFold(r.CrossTenantAccessType, "passthrough") {
+		s.unknown("passthrough")
+	}
 }
+
+// masked reports whether a part of the address is withheld (".XXX"), so that many sources share it.
+func (s *subject) masked() bool { return containsFold(s.r.IpAddress, "xxx") }
 
 // containsFold reports whether s holds fragment, which must be in lower case ASCII, whatever the case of s.
 func containsFold(s, fragment string) bool {

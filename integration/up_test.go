@@ -71,6 +71,59 @@ func engineProcesses(t *testing.T, dir string) []string {
 	return found
 }
 
+// TestOperatorsCatalogue: a file of the operator's is in what is stored and what is shown, and another file makes the rows anew.
+func TestOperatorsCatalogue(t *testing.T) {
+	file := writeFile(t, "contoso.yaml", []byte("codes:\n  50126: {meaning: Contoso knows better.}\nscenarios:\n  wrong_password:\n    title: Typed wrong\n    severity: {failure: critical}\n"))
+	var specs []*synthetic.SignInSpec
+	for i, code := range []int32{50126, 999001} {
+		specs = append(specs, &synthetic.SignInSpec{
+			Time: time.Now().UTC().Add(-time.Hour), TenantID: synthetic.NamedGUID("tenant", "contoso"), RequestID: synthetic.NamedGUID("request", fmt.Sprint(i)),
+			CorrelationID: synthetic.NamedGUID("correlation", fmt.Sprint(i)), UserID: synthetic.NamedGUID("user", "ada"), UserPrincipalName: "ada@example.org", ErrorCode: code,
+			Address: "203.0.113.7", AppID: synthetic.NamedGUID("app", "payroll"), AppDisplayName: "Payroll",
+		})
+	}
+	data := t.TempDir()
+	u := startUp(t, data, "--catalogue", file, "--import", writeFile(t, "signins.json", synthetic.AppendEnvelope(nil, specs...)))
+	u.waitFor(`Look it up again`)
+	show := func(want ...string) {
+		t.Helper()
+		out, errs, code := command(t, nil, "lookup", "--data", data, specs[0].RequestID)
+		for _, w := range want {
+			if code != 0 || !strings.Contains(out, w) {
+				t.Errorf("lookup: exit code %d, want %q in\n%s%s", code, w, out, errs)
+			}
+		}
+	}
+	show("Typed wrong  [critical]", "Contoso knows better.")
+	if status, body := get(t, u.api()+"/v1/codes/50126"); status != http.StatusOK || !strings.Contains(body, "Contoso knows better.") {
+		t.Errorf("API: status %d\n%s", status, body)
+	}
+	if _, body := get(t, u.api()+"/metrics"); !strings.Contains(body, "signindiag_shard_unknown_codes_total{code=\"999001\"} 1\n") {
+		t.Error("the metrics do not count the unknown code")
+	}
+	if code := u.interrupt(); code != 0 {
+		t.Fatalf("Ctrl-C: exit code %d", code)
+	}
+
+	if err := os.WriteFile(file, []byte("codes:\n  999001: {category: credentials, meaning: The gateway refused it., remediation: Ask Contoso.}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again := startUp(t, data, "--catalogue", file)
+	again.waitFor(`Stop: `)
+	deadline := time.Now().Add(waitLong)
+	for {
+		status, body := get(t, again.api()+"/v1/diagnoses/"+specs[1].RequestID)
+		if status == http.StatusOK && strings.Contains(body, `"scenario":"wrong_password"`) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the row of the code that is known now was not made anew: status %d\n%s", status, body)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	show("Wrong user name or password  [low]")
+}
+
 // TestImportAndLookup imports a file and looks its records up in every way.
 func TestImportAndLookup(t *testing.T) {
 	start := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)

@@ -72,10 +72,13 @@ type CodeAnswer struct {
 	Symbol      string   `json:"symbol"`
 	Category    string   `json:"category"`
 	Outcome     string   `json:"outcome"`
+	Password    string   `json:"password"`
+	Counts      string   `json:"counts"`
 	Meaning     string   `json:"meaning"`
 	Remediation string   `json:"remediation"`
 	Link        string   `json:"link"`
 	Scenario    string   `json:"scenario"`
+	Title       string   `json:"scenario_title"`
 	Also        []string `json:"also"`
 }
 
@@ -124,16 +127,33 @@ func NewIncidentAnswer(d *IncidentDetail, renderer detectors.Renderer, capabilit
 // NewCodeAnswer renders a code of the catalogue.
 func NewCodeAnswer(c *catalogue.Code) CodeAnswer {
 	a := CodeAnswer{
-		Code: c.Code, Symbol: c.Symbol, Category: c.Category, Outcome: c.Outcome, Meaning: c.Meaning,
-		Remediation: c.Remediation, Link: c.Link, Also: []string{},
+		Code: c.Code, Symbol: c.Symbol, Category: c.Category, Outcome: c.Outcome, Password: c.Password, Counts: c.Counts,
+		Meaning: c.Meaning, Remediation: c.Remediation, Link: c.Link, Also: []string{},
 	}
 	if c.Scenario != nil {
-		a.Scenario = c.Scenario.Name
+		a.Scenario, a.Title = c.Scenario.Name, c.Scenario.Title
 	}
 	for _, also := range c.Also {
 		a.Also = append(a.Also, also.Name)
 	}
 	return a
+}
+
+// SearchCodes returns the codes that hold every word of text, in any case, in number, name, category, meaning or remediation.
+func SearchCodes(cat *catalogue.Catalogue, text string) []CodeAnswer {
+	found := []CodeAnswer{}
+	words := strings.Fields(strings.ToLower(text))
+next:
+	for _, c := range cat.Codes() {
+		all := strings.ToLower(fmt.Sprintf("%d aadsts%d %s %s %s %s", c.Code, c.Code, c.Symbol, c.Category, c.Meaning, c.Remediation))
+		for _, word := range words {
+			if !strings.Contains(all, word) {
+				continue next
+			}
+		}
+		found = append(found, NewCodeAnswer(c))
+	}
+	return found
 }
 
 func reports(records []detectors.Diagnosis, renderer detectors.Renderer, capabilities catalogue.Capability) []detectors.Report {
@@ -406,11 +426,7 @@ func (s *Server) apiCodes(r *http.Request) (any, error) {
 	if _, err := parameters(r); err != nil {
 		return nil, err
 	}
-	answer := CodesAnswer{Codes: []CodeAnswer{}}
-	for _, c := range s.catalogue.Codes() {
-		answer.Codes = append(answer.Codes, NewCodeAnswer(c))
-	}
-	return answer, nil
+	return CodesAnswer{Codes: SearchCodes(s.catalogue, "")}, nil
 }
 
 func (s *Server) apiCode(r *http.Request) (any, error) {
@@ -420,7 +436,7 @@ func (s *Server) apiCode(r *http.Request) (any, error) {
 	}
 	c := s.catalogue.Code(code)
 	if c == nil {
-		return nil, &statusError{http.StatusNotFound, fmt.Sprintf("the catalogue does not hold the code %d", code)}
+		return nil, &statusError{http.StatusNotFound, fmt.Sprintf("the catalogue does not hold the code %d; Microsoft's own page is %s", code, catalogue.CodePage(code))}
 	}
 	return NewCodeAnswer(c), nil
 }

@@ -586,17 +586,7 @@ func (s *Server) codesPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	view := &codesView{Query: query.text("q")}
-	words := strings.Fields(strings.ToLower(view.Query))
-next:
-	for _, c := range s.catalogue.Codes() {
-		text := strings.ToLower(fmt.Sprintf("%d aadsts%d %s %s %s", c.Code, c.Code, c.Symbol, c.Category, c.Meaning))
-		for _, word := range words {
-			if !strings.Contains(text, word) {
-				continue next
-			}
-		}
-		view.Codes = append(view.Codes, NewCodeAnswer(c))
-	}
+	view.Codes = SearchCodes(s.catalogue, view.Query)
 	s.writePage(w, r, http.StatusOK, "codes", "", &page{Title: "Error codes", Section: "codes", Content: view})
 }
 

@@ -932,6 +932,41 @@ type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
+// TestOperatorsCatalogue: API, pages and text tell what the operator's file says.
+func TestOperatorsCatalogue(t *testing.T) {
+	f := newFixture(t)
+	var err error
+	f.catalogue, err = catalogue.LoadOverlay("contoso.yaml", []byte(`
+codes:
+  50126: {meaning: Contoso knows better.}
+  999001: {category: other, meaning: The gateway of Contoso refused it., remediation: Ask Contoso.}
+scenarios:
+  wrong_password: {title: Typed wrong, summary: {failure: "{who} typed it wrong."}}
+incidents:
+  repeated_failures: {title: Too many at Contoso}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.store = NewStore(f.conn, f.catalogue, nil)
+	f.renderer = detectors.Renderer{Catalogue: f.catalogue}
+	f.story(t)
+	h := f.newServer(t, nil).Handler()
+	for _, test := range []struct{ target, want string }{
+		{"/v1/codes/50126", `"meaning":"Contoso knows better."`},
+		{"/v1/codes/50126", `"scenario_title":"Typed wrong"`},
+		{"/v1/codes/999001", `"link":"https://login.microsoftonline.com/error?code=999001"`},
+		{"/codes/999001", "The gateway of Contoso refused it."},
+		{"/v1/diagnoses/" + correlation(6), "Carol@contoso.example typed it wrong."},
+		{"/diagnoses/" + correlation(6), "Typed wrong"},
+		{"/incidents/incident-carol", "Too many at Contoso"},
+	} {
+		if response, body := get(t, h, test.target, ""); response.StatusCode != 200 || !strings.Contains(body, test.want) {
+			t.Errorf("GET %s: status %d, want %q in\n%s", test.target, response.StatusCode, test.want, body)
+		}
+	}
+}
+
 // openAPI is schemas/openapi.yaml, as far as the tests hold answers against it.
 type openAPI struct {
 	Paths      map[string]map[string]operation `yaml:"paths"`

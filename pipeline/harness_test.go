@@ -216,6 +216,9 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// unknownCode is the code that a tally does not know.
+const unknownCode = 999999
+
 // tally is a state machine with the properties of the real one that the pipeline leans on: it drops repeats by
 // source, counts per user, and emits a row per record and one revision per user and record.
 type tally struct {
@@ -251,6 +254,9 @@ func (m *tally) Apply(msg *schemas.EntityMessage, offset int64, out *detectors.R
 		RequestID: msg.SignIn.RequestId, CorrelationID: msg.SignIn.CorrelationId, TenantID: msg.SignIn.TenantId, User: user,
 		ErrorCode: msg.SignIn.ErrorCode, EventTime: msg.SignIn.EventTime, ReceivedTime: msg.ReceivedMs, Revision: revision,
 	})
+	if msg.SignIn.ErrorCode == unknownCode {
+		out.UnknownCodes = append(out.UnknownCodes, unknownCode)
+	}
 	out.Incidents = append(out.Incidents, detectors.Incident{IncidentID: user, Kind: fmt.Sprint(m.fingerprint), RequestIDsTotal: m.users[user], Revision: revision})
 }
 

@@ -47,3 +47,20 @@ func TestCategoryLabelsAreBounded(t *testing.T) {
 		t.Errorf("a known name became %s", got)
 	}
 }
+
+func TestCodeLabelsAreBounded(t *testing.T) {
+	m, err := newMetrics(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels := map[string]bool{}
+	for i := range int32(1000) {
+		labels[m.code(900_000_000+i)] = true
+	}
+	if len(labels) != maxCodeLabels+1 || !labels["other"] {
+		t.Errorf("%d labels, want %d and other", len(labels), maxCodeLabels)
+	}
+	if got := m.code(900_000_000); got != "900000000" {
+		t.Errorf("a known code became %s", got)
+	}
+}

@@ -587,6 +587,38 @@ func TestStateLost(t *testing.T) {
 	w.check(t, 1000, users)
 }
 
+// TestUnknownCodesAreCounted: once for a record, also when the log is replayed.
+func TestUnknownCodesAreCounted(t *testing.T) {
+	w := newWorld(t, 1, 2)
+	k := openKafka(t, w.cluster)
+	ensure(t, k, "raw", 1)
+	unknown := func(n int) string {
+		return strings.Replace(signIn(2*n+1, fmt.Sprintf("user%d@example.com", n)), `"errorCode":50126`, fmt.Sprintf(`"errorCode":%d`, unknownCode), 1)
+	}
+	produceRawOne(t, k, signIn(0, "ada@example.com"), signIn(1, "ada@example.com"), unknown(1), unknown(2), unknown(3))
+	p := w.start(t, nil)
+	count := func() float64 { return counter(t, p.pipeline.metrics.unknownCodes.WithLabelValues("999999")) }
+	eventually(t, "all rows", func() bool { return w.rows() == 5 })
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(); n != 3 {
+		t.Errorf("%v records with an unknown code, want 3", n)
+	}
+	if err := os.RemoveAll(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	produceRawOne(t, k, unknown(4))
+	p = w.start(t, nil)
+	eventually(t, "the row after the replay", func() bool { return w.rows() == 6 })
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n, replayed := count(), counter(t, p.pipeline.metrics.replayed); n != 1 || replayed == 0 {
+		t.Errorf("%v records with an unknown code after a replay of %v messages, want 1", n, replayed)
+	}
+}
+
 // TestTablesLost: an empty database is filled again from the log.
 func TestTablesLost(t *testing.T) {
 	w := newWorld(t, 2, 3)

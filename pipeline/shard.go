@@ -391,6 +391,9 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 			rows += len(s.rows.Diagnoses)
 			incidents += len(s.rows.Incidents)
 			members += len(s.rows.Members)
+			for _, code := range s.rows.UnknownCodes {
+				m.metrics.unknownCodes.WithLabelValues(m.metrics.code(code)).Inc()
+			}
 		}
 		if !emit {
 			replayed++

@@ -71,8 +71,8 @@ func policyTelling(result string) bool {
 //     first of all); include and exclude rules stay with policies that failed;
 //   - of the processing details those stay that a diagnosis reads: legacy TLS, CAE and login hint where true, agents of
 //     pass-through authentication, password hash sync and federation, a short name of the application's library;
-//   - values that only repeat others go: originalRequestId equal to the id, the tenants of user and resource where both are
-//     the log's own, an identifier equal to the user name, "none" for protocol, token type, transfer, credential and
+//   - values that only repeat others go: originalRequestId equal to the id, the tenants of a member and the resource where both
+//     are the log's own, an identifier equal to the user name, "none" for protocol, token type, transfer, credential and
 //     cross-tenant access, and the token issuer AzureAD;
 //   - long texts are cut at the bounds of this file.
 //
@@ -83,7 +83,8 @@ func Compact(s *SignIn) {
 	if s.OriginalRequestId == s.RequestId {
 		s.OriginalRequestId = ""
 	}
-	if s.HomeTenantId == s.TenantId && s.ResourceTenantId == s.TenantId {
+	// Those of a guest stay: one that is at home in the log's own tenant is a local guest, which nothing else tells.
+	if s.HomeTenantId == s.TenantId && s.ResourceTenantId == s.TenantId && !strings.EqualFold(s.UserType, "guest") {
 		s.HomeTenantId, s.ResourceTenantId = "", ""
 	}
 	if strings.EqualFold(s.SignInIdentifier, s.UserPrincipalName) {

@@ -26,6 +26,7 @@ type config struct {
 	Kafka      kafkaConfig      `env:", prefix=KAFKA_"`
 	ClickHouse clickHouseConfig `env:", prefix=CLICKHOUSE_"`
 	Snapshots  snapshotsConfig  `env:", prefix=SNAPSHOTS_"`
+	Catalogue  catalogueConfig  `env:", prefix=CATALOGUE_"`
 	HTTP       httpConfig       `env:", prefix=HTTP_"`
 	Log        logConfig        `env:", prefix=LOG_"`
 	Thresholds thresholdsConfig `env:", prefix=THRESHOLD_"`
@@ -68,6 +69,11 @@ type clickHouseConfig struct {
 type snapshotsConfig struct {
 	URL      string        `env:"URL"`
 	Interval time.Duration `env:"INTERVAL, default=60s"`
+}
+
+type catalogueConfig struct {
+	// File is an overlay of the embedded catalogue; empty for none.
+	File string `env:"FILE"`
 }
 
 type httpConfig struct {

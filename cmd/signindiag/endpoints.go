@@ -18,6 +18,8 @@ type endpoints struct {
 	ClickHouse string `json:"clickhouse"`
 	Database   string `json:"database"`
 	HTTP       string `json:"http"`
+	// Catalogue is the file of changes of the catalogue, "" for none: texts are rendered by who shows them.
+	Catalogue string `json:"catalogue,omitempty"`
 }
 
 // endpointsFile is the file's name inside the data directory.

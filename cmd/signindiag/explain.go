@@ -2,10 +2,14 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/signindiag/signindiag/detectors"
@@ -26,17 +30,18 @@ type explainCommand struct {
 	Format string   `enum:"text,json" default:"text" help:"text for people, json for programs (one object a line)."`
 	ID     string   `name:"id" placeholder:"ID" help:"Only records with this correlationId or requestId."`
 	All    bool     `help:"Text: explain records without a problem too."`
+	catalogueFlag
 }
 
 // Run diagnoses the records of the files and prints what it found.
 func (c explainCommand) Run(ctx context.Context, std streams) error {
-	configuration, err := loadConfig(ctx, nil)
+	configuration, err := c.configure(ctx)
 	if err != nil {
 		return err
 	}
-	cat, err := catalogue.Load()
+	cat, err := configuration.Catalogue.load()
 	if err != nil {
-		return fmt.Errorf("load the catalogue: %w", err)
+		return err
 	}
 	runner, err := inmemory.New(detectors.Options{
 		Catalogue: cat, Settings: configuration.Thresholds.settings(), RecentBytes: explainRecentBytes, Epoch: 1,
@@ -90,6 +95,9 @@ func (c explainCommand) Run(ctx context.Context, std streams) error {
 		note += fmt.Sprintf("; %d not readable", broken+bad)
 	}
 	fmt.Fprintln(std.err, note)
+	if note := unknownCodes(cat, result.Diagnoses); note != "" {
+		fmt.Fprintln(std.err, note)
+	}
 	if broken+bad > 0 {
 		return errFailed
 	}
@@ -97,6 +105,36 @@ func (c explainCommand) Run(ctx context.Context, std streams) error {
 		return fmt.Errorf("no record of the input has the id %s", c.ID)
 	}
 	return nil
+}
+
+// maxUnknownCodes is how many codes the note about unknown ones names.
+const maxUnknownCodes = 10
+
+// unknownCodes tells how many records have codes that the catalogue does not know, and which, the frequent ones first; it is
+// empty where there is none.
+func unknownCodes(cat *catalogue.Catalogue, diagnoses []detectors.Diagnosis) string {
+	counts, records := map[int32]int{}, 0
+	for i := range diagnoses {
+		if code := diagnoses[i].ErrorCode; cat.Code(code) == nil {
+			counts[code]++
+			records++
+		}
+	}
+	if records == 0 {
+		return ""
+	}
+	codes := slices.SortedFunc(maps.Keys(counts), func(a, b int32) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
+	var names []string
+	for _, code := range codes[:min(len(codes), maxUnknownCodes)] {
+		names = append(names, fmt.Sprintf("%d (%d)", code, counts[code]))
+	}
+	if more := len(codes) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	if records == 1 {
+		return "1 record with a code that the catalogue does not know: " + strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%d records with codes that the catalogue does not know: %s", records, strings.Join(names, ", "))
 }
 
 // onlyID keeps the records of one correlationId or requestId, and the incidents that they belong to.

@@ -51,10 +51,11 @@ func (f storeFlags) open(ctx context.Context) (opened, error) {
 			return opened{}, err
 		}
 		server = sinks.Server{Address: []string{running.ClickHouse}, Database: running.Database}
+		c.Catalogue.File = running.Catalogue
 	}
-	cat, err := catalogue.Load()
+	cat, err := c.Catalogue.load()
 	if err != nil {
-		return opened{}, fmt.Errorf("load the catalogue: %w", err)
+		return opened{}, err
 	}
 	conn, err := sinks.Open(ctx, server)
 	if err != nil {

@@ -181,6 +181,147 @@ func TestCodes(t *testing.T) {
 	}
 }
 
+func TestCodesTellsAllOfACode(t *testing.T) {
+	for _, test := range []struct {
+		code string
+		want []string
+	}{
+		{"50126", []string{"AADSTS50126 InvalidUserNameOrPassword", "Outcome     failure", "Password    wrong", "Counts      yes", "Scenario    wrong_password: ", "Category    credentials", "Document    https://"}},
+		{"50144", []string{"Outcome     interrupt (user_must_act)", "Counts      as a failure within 48 hours only", "Also        pta: Pass-through authentication"}},
+		{"0", []string{"Outcome     success", "Password    right", "Counts      no"}},
+	} {
+		out, _, exit := call(t, "", "codes", test.code)
+		for _, want := range test.want {
+			if exit != 0 || !strings.Contains(out, want) {
+				t.Errorf("codes %s: exit code %d, want %q in\n%s", test.code, exit, want, out)
+			}
+		}
+	}
+	if _, errs, exit := call(t, "", "codes", "424242"); exit != 1 || !strings.Contains(errs, "https://login.microsoftonline.com/error?code=424242") {
+		t.Errorf("an unknown code: exit code %d, %s", exit, errs)
+	}
+	if out, _, exit := call(t, "", "codes", "--search", "REPLY url"); exit != 0 || !strings.Contains(out, "50011 ") || strings.Contains(out, "50126 ") {
+		t.Errorf("a search: exit code %d\n%s", exit, out)
+	}
+	if _, errs, exit := call(t, "", "codes", "--search", "no such words"); exit != 1 || !strings.Contains(errs, `"no such words"`) {
+		t.Errorf("a search that finds nothing: exit code %d, %s", exit, errs)
+	}
+	if _, errs, exit := call(t, "", "codes", "--search", "reply", "url"); exit != 1 || !strings.Contains(errs, "in quotes") {
+		t.Errorf("a search without quotes: exit code %d, %s", exit, errs)
+	}
+	out, _, _ := call(t, "", "codes", "--scenarios")
+	for _, want := range []string{"1  security_defaults: Security defaults\n", "Severity   medium, interrupted low, resolved info, success info", "Codes      530035; category security_defaults", "Also for   50144", "Examples   ", "Label      never the headline"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the scenarios lack %q:\n%s", want, out)
+		}
+	}
+	out, _, _ = call(t, "", "codes", "--scenarios", "--format", "json")
+	var scenarios []scenarioAnswer
+	if err := json.Unmarshal([]byte(out), &scenarios); err != nil || len(scenarios) < 30 {
+		t.Fatalf("%d scenarios: %v", len(scenarios), err)
+	}
+	total := 0
+	for _, s := range scenarios {
+		total += s.CodesTotal
+		if s.Severities["default"] == "" || len(s.Examples) == 0 || s.Codes == nil || s.AlsoCodes == nil || s.Categories == nil {
+			t.Errorf("%+v", s)
+		}
+	}
+	if total < 384 {
+		t.Errorf("the scenarios have %d codes, want the 384 known ones at least", total)
+	}
+}
+
+// TestCatalogueFile holds that every command takes the operator's changes, by flag and by environment.
+func TestCatalogueFile(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	own := write("own.yaml", `
+codes:
+  50126: {meaning: Contoso knows better.}
+  999001: {category: other, meaning: The gateway of Contoso refused it., remediation: Ask Contoso.}
+scenarios:
+  wrong_password:
+    title: Typed wrong
+    severity: {failure: critical}
+    summary: {failure: "{who} typed it wrong."}
+`)
+	start := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
+	records := signIn(start, 1, 50126) + signIn(start.Add(time.Hour), 2, 999001)
+	story := write("story.txt", "at 09:00 ada fails 50126 from 203.0.113.7 app \"Exchange Online\"\nexpect ada severity=critical\n")
+	check := func(name string, flags ...string) {
+		t.Helper()
+		for _, test := range []struct {
+			stdin string
+			args  []string
+			want  []string
+		}{
+			{"", []string{"codes", "50126"}, []string{"Contoso knows better.", "wrong_password: Typed wrong"}},
+			{"", []string{"codes", "AADSTS999001"}, []string{"The gateway of Contoso refused it.", "error?code=999001"}},
+			{"", []string{"codes", "--scenarios"}, []string{"Typed wrong", "failure critical"}},
+			{records, []string{"explain"}, []string{"ada@example.org typed it wrong.", "Typed wrong  [critical]"}},
+			{"", []string{"scenario", story}, []string{"ok "}},
+		} {
+			out, errs, exit := call(t, test.stdin, append(test.args, flags...)...)
+			for _, want := range test.want {
+				if exit != 0 || !strings.Contains(out, want) {
+					t.Errorf("%s %v: exit code %d, want %q in\n%s%s", name, test.args, exit, want, out, errs)
+				}
+			}
+			if strings.Contains(errs, "does not know") {
+				t.Errorf("%s %v: a code that the file adds is told to be unknown: %s", name, test.args, errs)
+			}
+		}
+	}
+	check("flag", "--catalogue", own)
+	if _, _, exit := call(t, "", "codes", "999001"); exit != 1 {
+		t.Error("the changes outlive their command")
+	}
+	t.Setenv("SIGNINDIAG_CATALOGUE_FILE", own)
+	check("environment")
+
+	broken := write("broken.yaml", "codes:\n  50126: {counts: often}\n  # fine\n  50053: {meanin: x}\n")
+	for _, args := range [][]string{{"codes"}, {"codes", "50126"}, {"explain"}, {"scenario", story}, {"up"}, {"codes", "--scenarios"}} {
+		_, errs, exit := call(t, records, append(args, "--catalogue", broken)...)
+		want := "signindiag: the catalogue is not valid:\n" + broken + ":2: code 50126: counts \"often\": expected no, yes or unattended\n" +
+			broken + ":4: code 50053: field \"meanin\" cannot be set: expected symbol, category, outcome, password, counts, meaning, remediation or link\n"
+		if exit != 1 || errs != want {
+			t.Errorf("%v: exit code %d\n%s\nwant\n%s", args, exit, errs, want)
+		}
+	}
+	if _, errs, exit := call(t, "", "codes", "--catalogue", filepath.Join(dir, "missing.yaml")); exit != 1 || !strings.Contains(errs, "missing.yaml") || !strings.Contains(errs, "SIGNINDIAG_CATALOGUE_FILE") {
+		t.Errorf("a missing file: exit code %d, %s", exit, errs)
+	}
+}
+
+func TestExplainTellsUnknownCodes(t *testing.T) {
+	start := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
+	input := signIn(start, 0, 50126)
+	for i, code := range []int32{888888, 999999, 999999} {
+		record := signIn(start.Add(time.Duration(i)*time.Minute), i+1, code)
+		input += record + record // a repeat does not count
+	}
+	if _, errs, exit := call(t, input, "explain"); exit != 0 || !strings.HasSuffix(errs, "\n3 records with codes that the catalogue does not know: 999999 (2), 888888 (1)\n") {
+		t.Errorf("exit code %d, note %q", exit, errs)
+	}
+	if _, errs, _ := call(t, signIn(start, 1, 888888), "explain", "--format", "json"); !strings.HasSuffix(errs, "\n1 record with a code that the catalogue does not know: 888888 (1)\n") {
+		t.Errorf("note %q", errs)
+	}
+	input = ""
+	for i := range 12 {
+		input += signIn(start.Add(time.Duration(i)*time.Minute), i, int32(900001+i))
+	}
+	if _, errs, _ := call(t, input, "explain"); !strings.HasSuffix(errs, "900009 (1), 900010 (1), 2 more\n") {
+		t.Errorf("note %q", errs)
+	}
+}
+
 func TestScenarioCommandTellsFailures(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "my.txt")
 	content := "at 09:00 ada fails 50126 from 203.0.113.7 app \"Exchange Online\" x5\nexpect ada repeated_failures count=5\n"

@@ -1,19 +1,26 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
+	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/detectors/scenariofile"
 )
 
 type scenarioCommand struct {
 	Files  []string `arg:"" help:"Scenario files; detectors/scenariofile/README.md describes the language." type:"path"`
 	Format string   `enum:"text,json" default:"text" help:"text for people, json for programs."`
+	catalogueFlag
 }
 
 // Run runs every file and fails when an expectation of any is not met.
-func (c scenarioCommand) Run(std streams) error {
+func (c scenarioCommand) Run(ctx context.Context, std streams) error {
+	cat, err := c.load(ctx)
+	if err != nil {
+		return err
+	}
 	failed := false
 	results := []scenariofile.Result{}
 	for _, path := range c.Files {
@@ -29,7 +36,7 @@ func (c scenarioCommand) Run(std streams) error {
 			failed = true
 			continue
 		}
-		result, err := scenariofile.Run(file, scenariofile.Options{})
+		result, err := scenariofile.Run(file, scenariofile.Options{Engine: detectors.Options{Catalogue: cat}})
 		if err != nil {
 			return fmt.Errorf("run %s: %w", path, err)
 		}

@@ -64,8 +64,8 @@ func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOption
 		}
 	}()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if s.catalogue, err = catalogue.Load(); err != nil {
-		return nil, fmt.Errorf("load the catalogue: %w", err)
+	if s.catalogue, err = c.Catalogue.load(); err != nil {
+		return nil, err
 	}
 	s.renderer = detectors.Renderer{Catalogue: s.catalogue}
 	server, err := c.ClickHouse.server()
@@ -252,11 +252,13 @@ func (s *system) close() {
 // newServiceLogger returns the logger of a long-running command, on standard error.
 func newServiceLogger(c *config) (*slog.Logger, error) { return newLogger(os.Stderr, c.Log) }
 
-type runCommand struct{}
+type runCommand struct {
+	catalogueFlag
+}
 
 // Run runs the pipeline and the API on external servers until a signal ends it.
-func (runCommand) Run(ctx context.Context) error {
-	c, err := loadConfig(ctx, nil)
+func (r runCommand) Run(ctx context.Context) error {
+	c, err := r.configure(ctx)
 	if err != nil {
 		return err
 	}
@@ -287,11 +289,13 @@ func (runCommand) Run(ctx context.Context) error {
 // for a laptop.
 const rawPartitionsOfNewTopic = 4
 
-type serveCommand struct{}
+type serveCommand struct {
+	catalogueFlag
+}
 
 // Run serves the API and the page until a signal ends it.
-func (serveCommand) Run(ctx context.Context) error {
-	c, err := loadConfig(ctx, nil)
+func (r serveCommand) Run(ctx context.Context) error {
+	c, err := r.configure(ctx)
 	if err != nil {
 		return err
 	}

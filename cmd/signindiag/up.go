@@ -47,6 +47,7 @@ type upCommand struct {
 	Kafka  string   `help:"host:port of the broker (default: a free port)." placeholder:"ADDRESS"`
 	Seed   uint64   `default:"1" help:"Seed of the demo's traffic."`
 	Quiet  bool     `help:"Log warnings and errors only."`
+	catalogueFlag
 }
 
 // Run starts everything on this machine and stops it when ctx ends.
@@ -61,9 +62,12 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 			return err
 		}
 	}
-	configuration, err := loadConfig(ctx, nil)
+	configuration, err := c.configure(ctx)
 	if err != nil {
 		return err
+	}
+	if _, err := configuration.Catalogue.load(); err != nil {
+		return err // before minutes of starting, too
 	}
 	dir := c.Data
 	if dir == "" {
@@ -139,6 +143,7 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	address := endpoints{
 		PID: os.Getpid(), Kafka: broker.Address(), RawTopic: configuration.Kafka.RawTopics[0],
 		ClickHouse: engine.Address(), Database: configuration.ClickHouse.Database, HTTP: "http://" + s.address.String(),
+		Catalogue: configuration.Catalogue.File,
 	}
 	if err := writeEndpoints(dir, address); err != nil {
 		cancel(nil)

@@ -3,10 +3,14 @@
 //
 // The files are: codes.tsv (one line per error code), scenarios.yaml, incidents.yaml, actions.yaml,
 // roles.yaml, links.yaml, evidence.yaml, words.yaml, unknowns.yaml and sentences.yaml. Sentences in them are written in the
-// small template language of Template. A Catalogue is immutable after Load and safe for concurrent use.
+// small template language of Template. LoadOverlay lays a file of the operator's over them. A Catalogue is immutable after Load
+// and safe for concurrent use.
 package catalogue
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // Kind is the type of an evidence key's value.
 type Kind uint8
@@ -158,7 +162,7 @@ type Incident struct {
 	Name       string
 	Title      string
 	Definition string
-	// Severity is the least severity of the kind.
+	// Severity is that of an ordinary incident of the kind; package detectors tells a step more or less by what it finds.
 	Severity string
 	Summary  *Template
 	Actions  []*Action
@@ -170,6 +174,14 @@ type Action struct {
 	Name string
 	Text *Template
 	Role *Role
+}
+
+// ActionNothing is the name of the action that is told where no other one applies. Its text holds no keys.
+const ActionNothing = "nothing"
+
+// hasKeys reports whether the text depends on a diagnosis.
+func (a *Action) hasKeys() bool {
+	return a.Text != nil && slices.ContainsFunc(a.Text.nodes, func(n node) bool { return n.op != opLiteral })
 }
 
 // Role is a role, or a person, who can carry out an action.
@@ -293,7 +305,7 @@ func (c *Catalogue) Action(name string) *Action { return c.actions[name] }
 // Link returns a document by its name, or nil.
 func (c *Catalogue) Link(name string) *Link { return c.links[name] }
 
-// Fingerprint is a hash of the content of all files. It is part of what an epoch stands for: another
+// Fingerprint is a hash of the content of all files, an overlay included. It is part of what an epoch stands for: another
 // catalogue decides differently.
 func (c *Catalogue) Fingerprint() uint64 { return c.print }
 

@@ -1,20 +1,20 @@
 package catalogue
 
 import (
-	"bytes"
+	"cmp"
 	"embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
-	"github.com/goccy/go-yaml"
 )
 
 //go:embed codes.tsv scenarios.yaml incidents.yaml actions.yaml roles.yaml links.yaml evidence.yaml words.yaml unknowns.yaml sentences.yaml
@@ -26,76 +26,20 @@ var Files = []string{
 	"evidence.yaml", "words.yaml", "unknowns.yaml", "sentences.yaml",
 }
 
+// folder is where the files stand in the repository, for errors.
+const folder = "schemas/catalogue/"
+
 var loadOnce = sync.OnceValues(func() (*Catalogue, error) { return Parse(embedded) })
 
 // Load returns the embedded catalogue. It is parsed and validated once per process; the value is immutable and
 // shared by all callers.
 func Load() (*Catalogue, error) { return loadOnce() }
 
-type yamlRole struct {
-	Name  string `yaml:"name"`
-	Title string `yaml:"title"`
-}
-
-type yamlLink struct {
-	Name  string `yaml:"name"`
-	Title string `yaml:"title"`
-	URL   string `yaml:"url"`
-	When  string `yaml:"when"`
-}
-
-type yamlWords struct {
-	Name  string            `yaml:"name"`
-	Keys  []string          `yaml:"keys"`
-	Quote bool              `yaml:"quote"`
-	Words map[string]string `yaml:"words"`
-}
-
-type yamlEvidence struct {
-	Name       string `yaml:"name"`
-	Kind       string `yaml:"kind"`
-	Capability string `yaml:"capability"`
-	Title      string `yaml:"title"`
-	Common     bool   `yaml:"common"`
-}
-
-type yamlAction struct {
-	Name string `yaml:"name"`
-	Text string `yaml:"text"`
-	Role string `yaml:"role"`
-}
-
-type yamlUnknown struct {
-	Name string `yaml:"name"`
-	Text string `yaml:"text"`
-}
-
-type yamlScenario struct {
-	Name       string              `yaml:"name"`
-	Type       string              `yaml:"type"`
-	Title      string              `yaml:"title"`
-	Definition string              `yaml:"definition"`
-	Rank       int                 `yaml:"rank"`
-	Severity   map[string]string   `yaml:"severity"`
-	Summary    map[string]string   `yaml:"summary"`
-	Note       string              `yaml:"note"`
-	Actions    map[string][]string `yaml:"actions"`
-	Links      []string            `yaml:"links"`
-	Evidence   []string            `yaml:"evidence"`
-	Codes      []int32             `yaml:"codes"`
-	AlsoCodes  []int32             `yaml:"also_codes"`
-	Categories []string            `yaml:"categories"`
-	Examples   []string            `yaml:"examples"`
-}
-
-type yamlIncident struct {
-	Name       string   `yaml:"name"`
-	Title      string   `yaml:"title"`
-	Definition string   `yaml:"definition"`
-	Severity   string   `yaml:"severity"`
-	Summary    string   `yaml:"summary"`
-	Actions    []string `yaml:"actions"`
-	Links      []string `yaml:"links"`
+// LoadOverlay returns the embedded catalogue with the changes of an operator's file laid over it; README.md of this
+// package describes the file. name is what errors call it. The catalogue is a function of the embedded files and
+// overlay alone. All that is wrong is reported in one error, a line "NAME:LINE: ..." per finding.
+func LoadOverlay(name string, overlay []byte) (*Catalogue, error) {
+	return parse(embedded, &overlayFile{name, overlay})
 }
 
 var kinds = map[string]Kind{"text": KindText, "int": KindInt, "bool": KindBool, "list": KindList, "time": KindTime}
@@ -105,36 +49,54 @@ var capabilities = map[string]Capability{
 	"risk": CapabilityRisk, "raw": CapabilityRaw,
 }
 
-var severities = map[string]bool{"info": true, "low": true, "medium": true, "high": true, "critical": true}
+var severities = []string{"info", "low", "medium", "high", "critical"}
 
 // outcomes are the outcomes of a record that texts may tell apart; "default" is the fallback.
-var outcomes = map[string]bool{"success": true, "failure": true, "interrupted": true, "resolved": true, "default": true}
+var outcomes = []string{"success", "failure", "interrupted", "resolved", "default"}
 
 // Parse reads and validates a catalogue from the files in fsys (see Files). Everything that is wrong is reported
-// in one error, a line per finding with the file and the name that it concerns: unknown references, duplicate names,
-// codes or ranks, templates that do not compile, categories and codes without a scenario, unused entries.
-func Parse(fsys fs.FS) (*Catalogue, error) {
+// in one error, a line per finding with the file, the line and the name that it concerns: unknown references, duplicate
+// names, codes or ranks, templates that do not compile, categories and codes without a scenario, unused entries.
+func Parse(fsys fs.FS) (*Catalogue, error) { return parse(fsys, nil) }
+
+func parse(fsys fs.FS, overlay *overlayFile) (*Catalogue, error) {
 	p := &parser{
-		files: make(map[string][]byte, len(Files)),
+		sections: map[string]*value{},
 		cat: &Catalogue{
 			codes: map[int32]*Code{}, scenarios: map[string]*Scenario{}, incidents: map[string]*Incident{},
 			evidence: map[string]*EvidenceKey{}, actions: map[string]*Action{}, roles: map[string]*Role{},
 			links: map[string]*Link{}, unknowns: map[string]*Unknown{}, sentences: map[string]*Template{},
 			words: map[Field]*Words{}, keyWords: map[*EvidenceKey]*Words{},
 		},
-		used: map[string]bool{},
+		used:    map[string]bool{},
+		overlay: overlay,
 	}
 	digest := xxhash.New()
+	hash := func(data []byte) {
+		var size [8]byte
+		binary.LittleEndian.PutUint64(size[:], uint64(len(data)))
+		_, _ = digest.Write(size[:]) // a hash.Hash never fails
+		_, _ = digest.Write(data)
+	}
 	for _, name := range Files {
 		data, err := fs.ReadFile(fsys, name)
 		if err != nil {
 			return nil, fmt.Errorf("read catalogue file %s: %w", name, err)
 		}
-		p.files[name] = data
-		var size [8]byte
-		binary.LittleEndian.PutUint64(size[:], uint64(len(data)))
-		_, _ = digest.Write(size[:]) // a hash.Hash never fails
-		_, _ = digest.Write(data)
+		hash(data)
+		section, extension, _ := strings.Cut(name, ".")
+		if extension == "tsv" {
+			p.sections[section] = p.readCodes(folder+name, string(data))
+		} else {
+			p.sections[section] = p.readList(folder+name, data)
+		}
+	}
+	if err := p.report(); err != nil {
+		return nil, err // what is missing now would be found a second time wherever it is referred to
+	}
+	if overlay != nil {
+		hash(overlay.data)
+		p.layOver()
 	}
 	p.cat.print = digest.Sum64()
 	p.roles()
@@ -147,199 +109,333 @@ func Parse(fsys fs.FS) (*Catalogue, error) {
 	p.scenarios()
 	p.incidents()
 	p.codes()
-	if len(p.errs) == 0 {
+	if len(p.findings) == 0 {
 		p.unused()
 	}
-	if len(p.errs) > 0 {
-		return nil, fmt.Errorf("catalogue: %w", errors.Join(p.errs...))
+	if err := p.report(); err != nil {
+		return nil, err
 	}
 	return p.cat, nil
 }
 
-type parser struct {
-	files map[string][]byte
-	cat   *Catalogue
-	errs  []error
-	used  map[string]bool // "action/name", "link/name", "role/name"
-}
-
-func (p *parser) fail(file, format string, args ...any) {
-	p.errs = append(p.errs, fmt.Errorf(file+": "+format, args...))
-}
-
-// decode reads a YAML list strictly: unknown and repeated fields are errors with their line.
-func decode[T any](p *parser, file string) []T {
-	var list []T
-	dec := yaml.NewDecoder(bytes.NewReader(p.files[file]), yaml.Strict())
-	if err := dec.Decode(&list); err != nil {
-		p.fail(file, "%s", strings.TrimSpace(yaml.FormatError(err, false, false)))
+// report returns all findings in one error, in the order of files and lines.
+func (p *parser) report() error {
+	if len(p.findings) == 0 {
 		return nil
 	}
-	if len(list) == 0 {
-		p.fail(file, "is empty")
+	slices.SortStableFunc(p.findings, func(a, b finding) int {
+		return cmp.Or(cmp.Compare(a.at.file, b.at.file), cmp.Compare(a.at.line, b.at.line))
+	})
+	var errs []error
+	for _, f := range p.findings {
+		errs = append(errs, fmt.Errorf("%s: %s", f.at, f.text))
 	}
-	return list
+	return fmt.Errorf("the catalogue is not valid:\n%w", errors.Join(errs...))
 }
 
-// name checks an entry's name and that it is new.
-func (p *parser) name(file, name string, taken bool) bool {
-	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
-		p.fail(file, "name %q: expected lower case letters, digits and _", name)
-		return false
+// finding is one thing that is wrong.
+type finding struct {
+	at   place
+	text string
+}
+
+type parser struct {
+	// sections hold the entries of each file by name, those of the overlay laid over them.
+	sections map[string]*value
+	cat      *Catalogue
+	findings []finding
+	used     map[string]bool // "action/name", "link/name", "role/name"
+	overlay  *overlayFile    // nil for none
+}
+
+func (p *parser) fail(at place, format string, args ...any) {
+	p.findings = append(p.findings, finding{at, fmt.Sprintf(format, args...)})
+}
+
+// readList reads a YAML list of entries with a name each.
+func (p *parser) readList(file string, data []byte) *value {
+	out := &value{at: place{file, 0}, kind: mapping}
+	content := p.readYAML(file, data)
+	if content == nil {
+		return out
 	}
-	if taken {
-		p.fail(file, "%s: defined twice", name)
+	if content.kind != list || len(content.items) == 0 {
+		p.fail(out.at, "holds %s: expected a list of entries", kindNames[content.kind])
+		return out
+	}
+	for _, item := range content.items {
+		if item.kind != mapping {
+			p.fail(item.at, "is %s: expected an entry with a name", kindNames[item.kind])
+			continue
+		}
+		name, at := p.text(item, "entry", "name")
+		item.remove("name")
+		switch {
+		case !p.validName(at, name):
+		case out.get(name) != nil:
+			p.fail(at, "%s: defined twice", name)
+		default:
+			out.set(name, item)
+		}
+	}
+	return out
+}
+
+// codeColumns is the header of codes.tsv.
+var codeColumns = []string{"code", "symbol", "category", "outcome", "password", "counts", "meaning", "remediation", "link"}
+
+// readCodes reads a table whose columns are parted by tabs.
+func (p *parser) readCodes(file, data string) *value {
+	out := &value{at: place{file, 0}, kind: mapping}
+	lines := strings.Split(strings.TrimSuffix(data, "\n"), "\n")
+	if lines[0] != strings.Join(codeColumns, "\t") {
+		p.fail(place{file, 1}, "expected the columns %s", strings.Join(codeColumns, ", "))
+		return out
+	}
+	for i, line := range lines[1:] {
+		at := place{file, i + 2}
+		columns := strings.Split(line, "\t")
+		if len(columns) != len(codeColumns) {
+			p.fail(at, "%d columns, expected %d", len(columns), len(codeColumns))
+			continue
+		}
+		if out.get(columns[0]) != nil {
+			p.fail(at, "code %s: defined twice", columns[0])
+			continue
+		}
+		entry := &value{at: at, kind: mapping}
+		for c, text := range columns[1:] {
+			entry.set(codeColumns[c+1], &value{at: at, kind: scalar, text: text})
+		}
+		out.set(columns[0], entry)
+	}
+	return out
+}
+
+func (p *parser) validName(at place, name string) bool {
+	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+		p.fail(at, "name %q: expected lower case letters, digits and _", name)
 		return false
 	}
 	return true
 }
 
-func (p *parser) need(file, name, what, value string) {
-	if strings.TrimSpace(value) == "" {
-		p.fail(file, "%s: %s is missing", name, what)
-	}
-}
-
-func (p *parser) roles() {
-	const file = "roles.yaml"
-	for _, y := range decode[yamlRole](p, file) {
-		if p.name(file, y.Name, p.cat.roles[y.Name] != nil) {
-			p.need(file, y.Name, "title", y.Title)
-			p.cat.roles[y.Name] = &Role{Name: y.Name, Title: y.Title}
-		}
-	}
-}
-
-func (p *parser) checkURL(file, name, s string) {
-	if u, err := url.Parse(s); err != nil || u.Scheme != "https" || u.Host == "" {
-		p.fail(file, "%s: url %q: expected an https address", name, s)
-	}
-}
-
-func (p *parser) links() {
-	const file = "links.yaml"
-	for _, y := range decode[yamlLink](p, file) {
-		if p.name(file, y.Name, p.cat.links[y.Name] != nil) {
-			p.need(file, y.Name, "title", y.Title)
-			p.checkURL(file, y.Name, y.URL)
-			l := &Link{Name: y.Name, Title: y.Title, URL: y.URL}
-			if y.When != "" {
-				l.When = p.template(file, y.Name, "when", "["+y.When+"+]", scopeDiagnosis)
-			}
-			p.cat.links[y.Name] = l
-		}
-	}
-}
-
-func (p *parser) evidence() {
-	const file = "evidence.yaml"
-	for _, y := range decode[yamlEvidence](p, file) {
-		if !p.name(file, y.Name, p.cat.evidence[y.Name] != nil) {
-			continue
-		}
-		if _, clash := fields[y.Name]; clash {
-			p.fail(file, "%s: is the name of a record field", y.Name)
-			continue
-		}
-		p.need(file, y.Name, "title", y.Title)
-		kind, ok := kinds[y.Kind]
-		if !ok {
-			p.fail(file, "%s: kind %q: expected text, int, bool, list or time", y.Name, y.Kind)
-		}
-		capability, ok := capabilities[y.Capability]
-		if !ok {
-			p.fail(file, "%s: capability %q: expected records, conditional_access, risk or raw", y.Name, y.Capability)
-		}
-		k := &EvidenceKey{Name: y.Name, Kind: kind, Capability: capability, Title: y.Title, Index: len(p.cat.keys)}
-		p.cat.evidence[y.Name] = k
-		p.cat.keys = append(p.cat.keys, k)
-		if y.Common {
-			p.cat.common = append(p.cat.common, k)
-		}
-	}
-}
-
-// words ties each vocabulary to evidence keys and to fields of records and incidents.
-func (p *parser) words() {
-	const file = "words.yaml"
-	names := map[string]bool{}
-	for _, y := range decode[yamlWords](p, file) {
-		if !p.name(file, y.Name, names[y.Name]) {
-			continue
-		}
-		names[y.Name] = true
-		w := &Words{Name: y.Name, quote: y.Quote, exact: y.Words}
-		for token, word := range y.Words {
-			p.need(file, y.Name, "the word for "+token, word)
-			w.tokens = append(w.tokens, token)
-		}
-		sort.Strings(w.tokens)
-		for i := 1; i < len(w.tokens); i++ {
-			for _, other := range w.tokens[:i] {
-				if strings.EqualFold(other, w.tokens[i]) && y.Words[other] != y.Words[w.tokens[i]] {
-					p.fail(file, "%s: %s and %s differ in case only but not in their words", y.Name, other, w.tokens[i])
-				}
+// entries calls f for every entry of a section, after it has checked that the entry has no fields but these.
+func (p *parser) entries(section string, fields []string, f func(name string, entry *value)) {
+	all := p.sections[section]
+	for _, name := range all.keys {
+		entry := all.get(name)
+		for _, key := range entry.keys {
+			if !slices.Contains(fields, key) {
+				p.fail(entry.get(key).at, "%s: unknown field %q%s", name, key, choices(key, fields, ""))
 			}
 		}
-		if len(y.Words) == 0 && !y.Quote {
-			p.fail(file, "%s: neither words nor quote", y.Name)
-		}
-		if len(y.Keys) == 0 {
-			p.fail(file, "%s: keys are missing", y.Name)
-		}
-		for _, name := range y.Keys {
-			k, f := p.cat.evidence[name], fields[name].field
-			switch {
-			case k != nil && p.cat.keyWords[k] != nil, f != FieldNone && p.cat.words[f] != nil:
-				p.fail(file, "%s: key %s has words already", y.Name, name)
-			case k != nil && k.Kind != KindText && k.Kind != KindList:
-				p.fail(file, "%s: key %s is neither a text nor a list", y.Name, name)
-			case k != nil:
-				p.cat.keyWords[k] = w
-			case f != FieldNone:
-				p.cat.words[f] = w
-			default:
-				p.fail(file, "%s: unknown key %q", y.Name, name)
-			}
-		}
+		f(name, entry)
 	}
 }
 
-func (p *parser) unknowns() {
-	const file = "unknowns.yaml"
-	for _, y := range decode[yamlUnknown](p, file) {
-		if p.name(file, y.Name, p.cat.unknowns[y.Name] != nil) {
-			p.need(file, y.Name, "text", y.Text)
-			p.cat.unknowns[y.Name] = &Unknown{Name: y.Name, Text: y.Text}
-		}
+// text returns a field that is one text, "" where it is absent, and where to look for it.
+func (p *parser) text(entry *value, name, field string) (string, place) {
+	v := entry.get(field)
+	if v == nil {
+		return "", entry.at
 	}
+	switch v.kind {
+	case scalar, refused:
+	case empty:
+		p.fail(v.at, "%s: %s has no value: write one, or \"\" for none", name, field)
+	default:
+		p.fail(v.at, "%s: %s is %s: expected a text", name, field, kindNames[v.kind])
+	}
+	return v.text, v.at
 }
 
-func (p *parser) template(file, name, what, source string, sc scope) *Template {
-	t, err := parseTemplate(strings.TrimSpace(source), sc, p.cat.Evidence)
+// need returns a text that must be there.
+func (p *parser) need(entry *value, name, field string) (string, place) {
+	before := len(p.findings)
+	text, at := p.text(entry, name, field)
+	if text == "" && len(p.findings) == before && (entry.get(field) == nil || entry.get(field).kind != refused) {
+		p.fail(at, "%s: %s is missing", name, field)
+	}
+	return text, at
+}
+
+// oneOf returns a text that must be one of these or absent; "" where it is another.
+func (p *parser) oneOf(entry *value, name, field string, allowed ...string) string {
+	text, at := p.text(entry, name, field)
+	if text != "" && !slices.Contains(allowed, text) {
+		p.fail(at, "%s: %s %q: expected %s", name, field, text, orList(allowed))
+		return ""
+	}
+	return text
+}
+
+// texts returns the texts of a list.
+func (p *parser) texts(v *value, name, field string) []*value {
+	if v == nil || v.kind == refused {
+		return nil
+	}
+	if v.kind != list {
+		p.fail(v.at, "%s: %s is %s: expected a list such as [a, b]", name, field, kindNames[v.kind])
+		return nil
+	}
+	var out []*value
+	for _, item := range v.items {
+		switch item.kind {
+		case scalar:
+			out = append(out, item)
+		case refused:
+		default:
+			p.fail(item.at, "%s: %s holds %s: expected texts", name, field, kindNames[item.kind])
+		}
+	}
+	return out
+}
+
+func (p *parser) strings(entry *value, name, field string) (out []string) {
+	for _, v := range p.texts(entry.get(field), name, field) {
+		out = append(out, v.text)
+	}
+	return out
+}
+
+func (p *parser) numbers(entry *value, name, field string) (out []int32) {
+	for _, v := range p.texts(entry.get(field), name, field) {
+		n, err := strconv.ParseInt(v.text, 10, 32)
+		if err != nil {
+			p.fail(v.at, "%s: %s: %q: expected a number", name, field, v.text)
+			continue
+		}
+		out = append(out, int32(n))
+	}
+	return out
+}
+
+func (p *parser) template(entry *value, name, field string, sc scope) *Template {
+	text, at := p.need(entry, name, field)
+	return p.compile(text, at, name, field, sc)
+}
+
+func (p *parser) compile(text string, at place, name, field string, sc scope) *Template {
+	t, err := parseTemplate(text, sc, p.cat.Evidence)
 	if err != nil {
-		p.fail(file, "%s: %s: %v", name, what, err)
+		p.fail(at, "%s: %s: %v", name, field, err)
 		return nil
 	}
 	return t
 }
 
+func (p *parser) roles() {
+	p.entries("roles", []string{"title"}, func(name string, y *value) {
+		title, _ := p.need(y, name, "title")
+		p.cat.roles[name] = &Role{Name: name, Title: title}
+	})
+}
+
+// url returns an address that must be there.
+func (p *parser) url(entry *value, name, field string) string {
+	s, at := p.need(entry, name, field)
+	if u, err := url.Parse(s); s != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
+		p.fail(at, "%s: %s %q: expected an https address", name, field, s)
+	}
+	return s
+}
+
+func (p *parser) links() {
+	p.entries("links", []string{"title", "url", "when"}, func(name string, y *value) {
+		title, _ := p.need(y, name, "title")
+		l := &Link{Name: name, Title: title, URL: p.url(y, name, "url")}
+		if when, at := p.text(y, name, "when"); when != "" {
+			l.When = p.compile("["+when+"+]", at, name, "when", scopeDiagnosis)
+		}
+		p.cat.links[name] = l
+	})
+}
+
+func (p *parser) evidence() {
+	p.entries("evidence", []string{"kind", "capability", "title", "common"}, func(name string, y *value) {
+		if _, clash := fields[name]; clash {
+			p.fail(y.at, "%s: is the name of a record field", name)
+			return
+		}
+		title, _ := p.need(y, name, "title")
+		p.need(y, name, "kind")
+		p.need(y, name, "capability")
+		kind := p.oneOf(y, name, "kind", slices.Sorted(maps.Keys(kinds))...)
+		capability := p.oneOf(y, name, "capability", slices.Sorted(maps.Keys(capabilities))...)
+		k := &EvidenceKey{Name: name, Kind: kinds[kind], Capability: capabilities[capability], Title: title, Index: len(p.cat.keys)}
+		p.cat.evidence[name] = k
+		p.cat.keys = append(p.cat.keys, k)
+		if p.oneOf(y, name, "common", "true", "false") == "true" {
+			p.cat.common = append(p.cat.common, k)
+		}
+	})
+}
+
+// words ties each vocabulary to evidence keys and to fields of records and incidents.
+func (p *parser) words() {
+	p.entries("words", []string{"keys", "quote", "words"}, func(name string, y *value) {
+		w := &Words{Name: name, quote: p.oneOf(y, name, "quote", "true", "false") == "true", exact: map[string]string{}}
+		switch in := y.get("words"); {
+		case in == nil || in.kind == mapping && len(in.keys) == 0:
+			if !w.quote {
+				p.fail(y.at, "%s: neither words nor quote", name)
+			}
+		case in.kind == refused:
+		case in.kind != mapping:
+			p.fail(in.at, "%s: words is %s: expected a mapping such as {Mfa: multifactor authentication}", name, kindNames[in.kind])
+		default:
+			for _, token := range in.keys {
+				for _, other := range w.tokens {
+					if strings.EqualFold(other, token) && w.exact[other] != in.get(token).text {
+						p.fail(in.get(token).at, "%s: %s and %s differ in case only but not in their words", name, other, token)
+					}
+				}
+				w.exact[token], _ = p.need(in, name, token)
+				w.tokens = append(w.tokens, token)
+			}
+		}
+		slices.Sort(w.tokens)
+		keys := p.texts(y.get("keys"), name, "keys")
+		if len(keys) == 0 {
+			p.fail(y.at, "%s: keys are missing", name)
+		}
+		for _, key := range keys {
+			k, f := p.cat.evidence[key.text], fields[key.text].field
+			switch {
+			case k != nil && p.cat.keyWords[k] != nil, f != FieldNone && p.cat.words[f] != nil:
+				p.fail(key.at, "%s: key %s has words already", name, key.text)
+			case k != nil && k.Kind != KindText && k.Kind != KindList:
+				p.fail(key.at, "%s: key %s is neither a text nor a list", name, key.text)
+			case k != nil:
+				p.cat.keyWords[k] = w
+			case f != FieldNone:
+				p.cat.words[f] = w
+			default:
+				p.fail(key.at, "%s: unknown key %q", name, key.text)
+			}
+		}
+	})
+}
+
+func (p *parser) unknowns() {
+	p.entries("unknowns", []string{"text"}, func(name string, y *value) {
+		text, _ := p.need(y, name, "text")
+		p.cat.unknowns[name] = &Unknown{Name: name, Text: text}
+	})
+}
+
 // sentences must hold exactly the ones that the renderer asks for.
 func (p *parser) sentences() {
-	const file = "sentences.yaml"
-	for _, y := range decode[yamlUnknown](p, file) {
-		if !p.name(file, y.Name, p.cat.sentences[y.Name] != nil) {
-			continue
+	p.entries("sentences", []string{"text"}, func(name string, y *value) {
+		if !slices.Contains(sentenceNames, name) {
+			p.fail(y.at, "%s: nothing uses it", name)
 		}
-		if !oneOf(y.Name, sentenceNames...) {
-			p.fail(file, "%s: nothing uses it", y.Name)
-		}
-		p.need(file, y.Name, "text", y.Text)
-		p.cat.sentences[y.Name] = p.template(file, y.Name, "text", y.Text, scopeDiagnosis)
-	}
+		p.cat.sentences[name] = p.template(y, name, "text", scopeDiagnosis)
+	})
 	for _, name := range sentenceNames {
-		if p.cat.sentences[name] == nil {
-			p.fail(file, "%s: is missing", name)
+		if p.sections["sentences"].get(name) == nil {
+			p.fail(p.sections["sentences"].at, "%s: is missing", name)
 		}
 	}
 	for _, name := range WhySentences {
@@ -361,66 +457,72 @@ func tell(nodes []node) {
 
 // actions are written for diagnoses. An action that an incident uses may therefore hold no key; incidents checks it.
 func (p *parser) actions() {
-	const file = "actions.yaml"
-	for _, y := range decode[yamlAction](p, file) {
-		if !p.name(file, y.Name, p.cat.actions[y.Name] != nil) {
-			continue
+	p.entries("actions", []string{"text", "role"}, func(name string, y *value) {
+		roleName, at := p.need(y, name, "role")
+		role := p.cat.roles[roleName]
+		if role == nil && roleName != "" {
+			p.fail(at, "%s: unknown role %q%s", name, roleName, choices(roleName, p.sections["roles"].keys, ""))
 		}
-		p.need(file, y.Name, "text", y.Text)
-		role := p.cat.roles[y.Role]
-		if role == nil {
-			p.fail(file, "%s: unknown role %q", y.Name, y.Role)
+		p.used["role/"+roleName] = true
+		a := &Action{Name: name, Text: p.template(y, name, "text", scopeDiagnosis), Role: role}
+		if name == ActionNothing && a.hasKeys() {
+			_, at := p.text(y, name, "text")
+			p.fail(at, "action %s stands where no other one applies: write its text without keys", name)
 		}
-		p.used["role/"+y.Role] = true
-		p.cat.actions[y.Name] = &Action{Name: y.Name, Text: p.template(file, y.Name, "text", y.Text, scopeDiagnosis), Role: role}
-	}
+		p.cat.actions[name] = a
+	})
 }
 
-func (p *parser) actionList(file, name string, names []string) []*Action {
-	out := make([]*Action, 0, len(names))
-	for _, n := range names {
-		a := p.cat.actions[n]
+func (p *parser) actionList(v *value, name string) []*Action {
+	out := []*Action{}
+	for _, n := range p.texts(v, name, "actions") {
+		a := p.cat.actions[n.text]
 		if a == nil {
-			p.fail(file, "%s: unknown action %q", name, n)
+			p.fail(n.at, "%s: unknown action %q%s", name, n.text, choices(n.text, p.sections["actions"].keys, folder+"actions.yaml"))
 			continue
 		}
-		p.used["action/"+n] = true
+		p.used["action/"+n.text] = true
 		out = append(out, a)
 	}
 	return out
 }
 
-func (p *parser) linkList(file, name string, names []string) []*Link {
-	out := make([]*Link, 0, len(names))
-	for _, n := range names {
-		l := p.cat.links[n]
+func (p *parser) linkList(v *value, name string) []*Link {
+	out := []*Link{}
+	for _, n := range p.texts(v, name, "links") {
+		l := p.cat.links[n.text]
 		if l == nil {
-			p.fail(file, "%s: unknown link %q", name, n)
+			p.fail(n.at, "%s: unknown link %q%s", name, n.text, choices(n.text, p.sections["links"].keys, folder+"links.yaml"))
 			continue
 		}
-		p.used["link/"+n] = true
+		p.used["link/"+n.text] = true
 		out = append(out, l)
 	}
 	return out
 }
 
-// texts turns a map by outcome into Texts and demands a default.
-func texts[S, T any](p *parser, file, name, what string, in map[string]S, conv func(outcome string, v S) T) Texts[T] {
+// byOutcome turns a mapping by outcome into Texts and demands a default. one is the mapping that conv takes a value from.
+func byOutcome[T any](p *parser, entry *value, name, field string, conv func(one *value, outcome string) T) Texts[T] {
 	out := Texts[T]{byOutcome: map[string]T{}}
-	if _, ok := in["default"]; !ok {
-		p.fail(file, "%s: %s has no default", name, what)
+	in := entry.get(field)
+	switch {
+	case in == nil:
+		p.fail(entry.at, "%s: %s has no default", name, field)
+		return out
+	case in.kind == refused:
+		return out
+	case in.kind != mapping:
+		p.fail(in.at, "%s: %s is %s: expected a mapping by outcome, such as {default: ...}", name, field, kindNames[in.kind])
+		return out
+	case in.get("default") == nil:
+		p.fail(in.at, "%s: %s has no default", name, field)
 	}
-	order := make([]string, 0, len(in))
-	for outcome := range in {
-		order = append(order, outcome)
-	}
-	sort.Strings(order)
-	for _, outcome := range order {
-		if !outcomes[outcome] {
-			p.fail(file, "%s: %s: outcome %q: expected success, failure, interrupted, resolved or default", name, what, outcome)
+	for _, outcome := range slices.Sorted(slices.Values(in.keys)) {
+		if !slices.Contains(outcomes, outcome) {
+			p.fail(in.get(outcome).at, "%s: %s: outcome %q: expected %s", name, field, outcome, orList(outcomes))
 			continue
 		}
-		v := conv(outcome, in[outcome])
+		v := conv(in, outcome)
 		if outcome == "default" {
 			out.fallback = v
 		} else {
@@ -430,187 +532,161 @@ func texts[S, T any](p *parser, file, name, what string, in map[string]S, conv f
 	return out
 }
 
+// severity returns a severity that must be there.
+func (p *parser) severity(entry *value, name, field string) string {
+	text, at := p.need(entry, name, field)
+	if text != "" && !slices.Contains(severities, text) {
+		p.fail(at, "%s: %s %q: expected %s", name, field, text, orList(severities))
+	}
+	return text
+}
+
 func (p *parser) scenarios() {
-	const file = "scenarios.yaml"
 	ranks := map[int]string{}
-	for _, y := range decode[yamlScenario](p, file) {
-		if !p.name(file, y.Name, p.cat.scenarios[y.Name] != nil) {
-			continue
-		}
-		if y.Type == "" {
-			y.Type = TypeScenario
-		}
-		if y.Type != TypeScenario && y.Type != TypeLabel {
-			p.fail(file, "%s: type %q: expected scenario or label", y.Name, y.Type)
-		}
-		p.need(file, y.Name, "title", y.Title)
-		p.need(file, y.Name, "definition", y.Definition)
-		if y.Rank < 1 {
-			p.fail(file, "%s: rank %d: expected 1 or more", y.Name, y.Rank)
-		} else if other := ranks[y.Rank]; other != "" {
-			p.fail(file, "%s: rank %d is that of %s", y.Name, y.Rank, other)
-		}
-		ranks[y.Rank] = y.Name
-		if len(y.Examples) == 0 {
-			p.fail(file, "%s: examples are missing", y.Name)
-		}
+	fields := []string{"type", "title", "definition", "rank", "severity", "summary", "note", "actions", "links", "evidence", "codes", "also_codes",
+		"categories", "examples"}
+	p.entries("scenarios", fields, func(name string, y *value) {
 		s := &Scenario{
-			Name: y.Name, Type: y.Type, Title: y.Title, Definition: y.Definition, Rank: y.Rank,
-			Codes: y.Codes, AlsoCodes: y.AlsoCodes, Categories: y.Categories, Examples: y.Examples,
-			Links: p.linkList(file, y.Name, y.Links),
+			Name: name, Type: cmp.Or(p.oneOf(y, name, "type", TypeScenario, TypeLabel), TypeScenario),
+			Codes: p.numbers(y, name, "codes"), AlsoCodes: p.numbers(y, name, "also_codes"),
+			Categories: p.strings(y, name, "categories"), Examples: p.strings(y, name, "examples"),
+			Links: p.linkList(y.get("links"), name),
 		}
-		s.Severity = texts(p, file, y.Name, "severity", y.Severity, func(outcome, v string) string {
-			if !severities[v] {
-				p.fail(file, "%s: severity %q: expected info, low, medium, high or critical", y.Name, v)
-			}
-			return v
-		})
-		if y.Note != "" {
-			s.Note = p.template(file, y.Name, "note", y.Note, scopeDiagnosis)
+		s.Title, _ = p.need(y, name, "title")
+		s.Definition, _ = p.need(y, name, "definition")
+		rank, at := p.need(y, name, "rank")
+		var err error
+		if s.Rank, err = strconv.Atoi(rank); err != nil || s.Rank < 1 {
+			p.fail(at, "%s: rank %q: expected 1 or more", name, rank)
+		} else if other := ranks[s.Rank]; other != "" {
+			p.fail(at, "%s: rank %d is that of %s", name, s.Rank, other)
 		}
-		if y.Type == TypeLabel {
-			if y.Note == "" {
-				p.fail(file, "%s: a label needs a note", y.Name)
+		ranks[s.Rank] = name
+		if len(s.Examples) == 0 {
+			p.fail(y.at, "%s: examples are missing", name)
+		}
+		s.Severity = byOutcome(p, y, name, "severity", func(one *value, outcome string) string { return p.severity(one, name+": severity", outcome) })
+		note, at := p.text(y, name, "note")
+		if note != "" {
+			s.Note = p.compile(note, at, name, "note", scopeDiagnosis)
+		}
+		if s.Type == TypeLabel {
+			if note == "" {
+				p.fail(at, "%s: a label needs a note", name)
 			}
-			if len(y.Summary)+len(y.Codes)+len(y.Categories) > 0 {
-				p.fail(file, "%s: a label has no summary, codes or categories", y.Name)
+			for _, field := range []string{"summary", "codes", "categories"} {
+				if v := y.get(field); v != nil {
+					p.fail(v.at, "%s: a label has no summary, codes or categories", name)
+				}
 			}
 		} else {
-			s.Summary = texts(p, file, y.Name, "summary", y.Summary, func(outcome, v string) *Template {
-				return p.template(file, y.Name, "summary "+outcome, v, scopeDiagnosis)
+			s.Summary = byOutcome(p, y, name, "summary", func(one *value, outcome string) *Template {
+				text, at := p.need(one, name+": summary", outcome)
+				return p.compile(text, at, name, "summary "+outcome, scopeDiagnosis)
 			})
 		}
-		s.Actions = texts(p, file, y.Name, "actions", y.Actions, func(outcome string, v []string) []*Action {
-			return p.actionList(file, y.Name, v)
-		})
-		for _, e := range y.Evidence {
-			if k := p.cat.evidence[e]; k != nil {
+		s.Actions = byOutcome(p, y, name, "actions", func(one *value, outcome string) []*Action { return p.actionList(one.get(outcome), name) })
+		for _, e := range p.texts(y.get("evidence"), name, "evidence") {
+			if k := p.cat.evidence[e.text]; k != nil {
 				s.Evidence = append(s.Evidence, k)
 			} else {
-				p.fail(file, "%s: unknown evidence key %q", y.Name, e)
+				p.fail(e.at, "%s: unknown evidence key %q", name, e.text)
 			}
 		}
-		p.cat.scenarios[y.Name] = s
+		p.cat.scenarios[name] = s
 		p.cat.ranked = append(p.cat.ranked, s)
-	}
-	sort.SliceStable(p.cat.ranked, func(i, j int) bool { return p.cat.ranked[i].Rank < p.cat.ranked[j].Rank })
+	})
+	slices.SortStableFunc(p.cat.ranked, func(a, b *Scenario) int { return cmp.Compare(a.Rank, b.Rank) })
 }
 
 func (p *parser) incidents() {
-	const file = "incidents.yaml"
-	for _, y := range decode[yamlIncident](p, file) {
-		if !p.name(file, y.Name, p.cat.incidents[y.Name] != nil) {
-			continue
-		}
-		p.need(file, y.Name, "title", y.Title)
-		p.need(file, y.Name, "definition", y.Definition)
-		if !severities[y.Severity] {
-			p.fail(file, "%s: severity %q: expected info, low, medium, high or critical", y.Name, y.Severity)
-		}
+	p.entries("incidents", []string{"title", "definition", "severity", "summary", "actions", "links"}, func(name string, y *value) {
 		i := &Incident{
-			Name: y.Name, Title: y.Title, Definition: y.Definition, Severity: y.Severity,
-			Summary: p.template(file, y.Name, "summary", y.Summary, scopeIncident),
-			Actions: p.actionList(file, y.Name, y.Actions),
-			Links:   p.linkList(file, y.Name, y.Links),
+			Name: name, Severity: p.severity(y, name, "severity"), Summary: p.template(y, name, "summary", scopeIncident),
+			Actions: p.actionList(y.get("actions"), name), Links: p.linkList(y.get("links"), name),
 		}
-		p.need(file, y.Name, "summary", y.Summary)
-		for _, l := range i.Links {
-			if l.When != nil {
-				p.fail(file, "%s: link %s is for some diagnoses only, which an incident cannot tell", y.Name, l.Name)
+		i.Title, _ = p.need(y, name, "title")
+		i.Definition, _ = p.need(y, name, "definition")
+		for _, n := range p.texts(y.get("links"), name, "links") {
+			if l := p.cat.links[n.text]; l != nil && l.When != nil {
+				at := n.at
+				if _, when := p.text(p.sections["links"].get(n.text), n.text, "when"); p.fromOverlay(when) {
+					at = when
+				}
+				p.fail(at, "%s: link %s is for some diagnoses only, which an incident cannot tell", name, n.text)
 			}
 		}
 		for _, a := range i.Actions {
-			if a.Text == nil {
-				continue
-			}
-			for _, n := range a.Text.nodes {
-				if n.op != opLiteral {
-					p.fail(file, "%s: action %s holds a key of a diagnosis, which an incident has not", y.Name, a.Name)
-					break
-				}
+			if a.hasKeys() {
+				_, at := p.text(p.sections["actions"].get(a.Name), a.Name, "text")
+				p.fail(at, "action %s holds a key of a diagnosis, which the incident %s has not: write its text without keys", a.Name, name)
 			}
 		}
-		p.cat.incidents[y.Name] = i
+		p.cat.incidents[name] = i
 		p.cat.kinds = append(p.cat.kinds, i)
-	}
+	})
 }
 
-// codeColumns is the header of codes.tsv.
-var codeColumns = []string{"code", "symbol", "category", "outcome", "password", "counts", "meaning", "remediation", "link"}
+// ErrorLookupURL is Microsoft's page that explains an error code; the code follows it.
+const ErrorLookupURL = "https://login.microsoftonline.com/error?code="
 
-func oneOf(v string, allowed ...string) bool {
-	for _, a := range allowed {
-		if v == a {
-			return true
-		}
-	}
-	return v == ""
-}
+// CodePage returns the address of Microsoft's own page about an error code.
+func CodePage(code int32) string { return ErrorLookupURL + strconv.Itoa(int(code)) }
 
 func (p *parser) codes() {
-	const file = "codes.tsv"
-	lines := strings.Split(strings.TrimSuffix(string(p.files[file]), "\n"), "\n")
-	if lines[0] != strings.Join(codeColumns, "\t") {
-		p.fail(file, "line 1: expected the columns %s", strings.Join(codeColumns, ", "))
-		return
-	}
-	for i, line := range lines[1:] {
-		n := i + 2
-		f := strings.Split(line, "\t")
-		if len(f) != len(codeColumns) {
-			p.fail(file, "line %d: %d columns, expected %d", n, len(f), len(codeColumns))
-			continue
+	p.entries("codes", codeColumns[1:], func(number string, y *value) {
+		name := "code " + number
+		n, err := strconv.ParseInt(number, 10, 32)
+		if err != nil || n < 0 || strconv.Itoa(int(n)) != number {
+			p.fail(y.at, "code %q: expected a number such as 50126", number)
+			return
 		}
-		v, err := strconv.ParseInt(f[0], 10, 32)
-		if err != nil || v < 0 {
-			p.fail(file, "line %d: code %q: expected a number", n, f[0])
-			continue
+		c := &Code{
+			Code: int32(n),
+			// The words for what "" says are taken too.
+			Outcome:  strings.TrimPrefix(p.oneOf(y, name, "outcome", "failure", OutcomeBenignStep, OutcomeNeedsFollowUp, OutcomeUserMustAct), "failure"),
+			Password: strings.TrimPrefix(p.oneOf(y, name, "password", "unknown", PasswordRight, PasswordWeak, PasswordWrong), "unknown"),
+			Counts:   strings.TrimPrefix(p.oneOf(y, name, "counts", "no", CountsYes, CountsUnattended), "no"),
 		}
-		c := &Code{Code: int32(v), Symbol: f[1], Category: f[2], Outcome: f[3], Password: f[4], Counts: f[5],
-			Meaning: f[6], Remediation: f[7], Link: f[8]}
-		name := "code " + f[0]
-		if p.cat.codes[c.Code] != nil {
-			p.fail(file, "%s: defined twice", name)
-			continue
-		}
-		if !oneOf(c.Outcome, OutcomeBenignStep, OutcomeNeedsFollowUp, OutcomeUserMustAct) {
-			p.fail(file, "%s: outcome %q is unknown", name, c.Outcome)
-		}
-		if !oneOf(c.Password, PasswordRight, PasswordWeak, PasswordWrong) {
-			p.fail(file, "%s: password %q is unknown", name, c.Password)
-		}
-		if !oneOf(c.Counts, CountsYes, CountsUnattended) {
-			p.fail(file, "%s: counts %q is unknown", name, c.Counts)
-		}
+		c.Symbol, _ = p.text(y, name, "symbol")
 		if c.Counts == CountsYes && c.IsInterrupt() {
-			p.fail(file, "%s: an interrupt cannot count as a failure", name)
+			_, at := p.text(y, name, "counts")
+			if _, outcome := p.text(y, name, "outcome"); p.fromOverlay(outcome) {
+				at = outcome
+			}
+			p.fail(at, "%s: an interrupt cannot count as a failure: with an outcome other than failure, counts must be no or unattended", name)
 		}
-		p.need(file, name, "category", c.Category)
-		p.need(file, name, "meaning", c.Meaning)
-		p.need(file, name, "remediation", c.Remediation)
-		p.checkURL(file, name, c.Link)
+		c.Category, _ = p.need(y, name, "category")
+		c.Meaning, _ = p.need(y, name, "meaning")
+		c.Remediation, _ = p.need(y, name, "remediation")
+		if y.get("link") == nil && p.fromOverlay(y.at) {
+			c.Link = CodePage(c.Code)
+		} else {
+			c.Link = p.url(y, name, "link")
+		}
 		p.cat.codes[c.Code] = c
 		p.cat.codeList = append(p.cat.codeList, c)
-	}
-	sort.Slice(p.cat.codeList, func(i, j int) bool { return p.cat.codeList[i].Code < p.cat.codeList[j].Code })
+	})
+	slices.SortFunc(p.cat.codeList, func(a, b *Code) int { return cmp.Compare(a.Code, b.Code) })
 	p.mapCodes()
 }
 
 // mapCodes gives every code its headline: the scenario that names the code, else the one of its category.
 func (p *parser) mapCodes() {
-	const file = "scenarios.yaml"
 	byCategory := map[string]*Scenario{}
 	seen := map[string]bool{}
 	for _, c := range p.cat.codeList {
 		seen[c.Category] = true
 	}
+	// at is where a field of a scenario stands.
+	at := func(s *Scenario, field string) place { return p.sections["scenarios"].get(s.Name).get(field).at }
 	for _, s := range p.cat.ranked {
 		for _, category := range s.Categories {
-			if !seen[category] {
-				p.fail(file, "%s: category %s has no code", s.Name, category)
+			if !seen[category] && p.overlay == nil { // an overlay may give the last code of a category another one
+				p.fail(at(s, "categories"), "%s: category %s has no code", s.Name, category)
 			}
 			if other := byCategory[category]; other != nil {
-				p.fail(file, "%s: category %s is that of %s", s.Name, category, other.Name)
+				p.fail(at(s, "categories"), "%s: category %s is that of %s", s.Name, category, other.Name)
 			}
 			byCategory[category] = s
 		}
@@ -618,20 +694,22 @@ func (p *parser) mapCodes() {
 			c := p.cat.codes[code]
 			switch {
 			case c == nil:
-				p.fail(file, "%s: unknown code %d", s.Name, code)
+				p.fail(at(s, "codes"), "%s: unknown code %d", s.Name, code)
 			case c.Scenario != nil:
-				p.fail(file, "%s: code %d is that of %s", s.Name, code, c.Scenario.Name)
+				p.fail(at(s, "codes"), "%s: code %d is that of %s", s.Name, code, c.Scenario.Name)
 			default:
 				c.Scenario = s
 			}
 		}
 	}
 	for _, c := range p.cat.codeList {
-		if c.Scenario != nil {
-			continue
+		if c.Scenario == nil {
+			c.Scenario = byCategory[c.Category]
 		}
-		if c.Scenario = byCategory[c.Category]; c.Scenario == nil {
-			p.fail("codes.tsv", "code %d: category %s has no scenario", c.Code, c.Category)
+		if byCategory[c.Category] == nil && c.Category != "" && (c.Scenario == nil || p.overlay != nil) {
+			entry := p.sections["codes"].get(strconv.Itoa(int(c.Code)))
+			known := slices.Sorted(maps.Keys(byCategory))
+			p.fail(entry.get("category").at, "code %d: category %s has no scenario%s", c.Code, c.Category, choices(c.Category, known, ""))
 		}
 	}
 	for _, s := range p.cat.ranked { // in rank order, so that Also is too
@@ -639,9 +717,11 @@ func (p *parser) mapCodes() {
 			c := p.cat.codes[code]
 			switch {
 			case c == nil:
-				p.fail(file, "%s: unknown code %d", s.Name, code)
+				p.fail(at(s, "also_codes"), "%s: unknown code %d", s.Name, code)
 			case c.Scenario == s:
-				p.fail(file, "%s: code %d has this headline already", s.Name, code)
+				if p.overlay == nil { // an overlay may have given the code a category of this scenario
+					p.fail(at(s, "also_codes"), "%s: code %d has this headline already", s.Name, code)
+				}
 			default:
 				c.Also = append(c.Also, s)
 			}
@@ -649,22 +729,18 @@ func (p *parser) mapCodes() {
 	}
 }
 
-// unused reports entries that nothing refers to: they are mistakes or leftovers.
+// unused reports entries that nothing refers to: they are mistakes or leftovers. An overlay may take the last use away from
+// what the catalogue holds, but not add what has none.
 func (p *parser) unused() {
-	for name := range p.cat.actions {
-		if !p.used["action/"+name] {
-			p.fail("actions.yaml", "%s: no scenario uses it", name)
+	check := func(section, what, user string) {
+		for _, name := range p.sections[section].keys {
+			at := p.sections[section].get(name).at
+			if !p.used[what+"/"+name] && (p.overlay == nil || p.fromOverlay(at)) {
+				p.fail(at, "%s: no %s uses it", name, user)
+			}
 		}
 	}
-	for name := range p.cat.links {
-		if !p.used["link/"+name] {
-			p.fail("links.yaml", "%s: no scenario uses it", name)
-		}
-	}
-	for name := range p.cat.roles {
-		if !p.used["role/"+name] {
-			p.fail("roles.yaml", "%s: no action uses it", name)
-		}
-	}
-	sort.Slice(p.errs, func(i, j int) bool { return p.errs[i].Error() < p.errs[j].Error() })
+	check("actions", "action", "scenario or incident")
+	check("links", "link", "scenario or incident")
+	check("roles", "role", "action")
 }
