@@ -63,6 +63,11 @@ func (r Renderer) Summary(dst []byte, d *Diagnosis, capabilities catalogue.Capab
 			notes++
 		}
 	}
+	if d.Severity != SeverityInfo {
+		var hid catalogue.Capability
+		dst, _, hid = appendSentence(dst, r.Catalogue.Sentence(catalogue.SentenceRisk), v)
+		hidden |= hid
+	}
 	if d.Outcome == OutcomeFailure && overcome(d) {
 		dst, _, _ = appendSentence(dst, r.Catalogue.Sentence(catalogue.SentenceAttemptSucceeded), v)
 	}
@@ -122,9 +127,10 @@ func appendSentence(dst []byte, t *catalogue.Template, v values) (out []byte, n 
 // maxActions bounds what to do: of more than six steps a reader does none.
 const maxActions = 6
 
-// Actions returns what to do in order, at most maxActions: first what a known password demands, then the answer to a person
-// who asked for help, then what the headline says, then what the other labels add. Actions that do not apply to the
-// evidence are left out; a failure that a success of the same attempt followed leaves little to do.
+// Actions returns what to do in order, at most maxActions: first what a compromise and a known password demand, then the
+// answer to a person who asked for help, then what the headline says, then what the other labels add. Actions that do not
+// apply to the evidence are left out; a failure that a success of the same attempt followed leaves little to do. A
+// viewer from whom everything to do is hidden reads that, not that there is nothing to do.
 func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Action {
 	v := values{cat: r.Catalogue, d: d, capabilities: capabilities}
 	outcome := d.Outcome
@@ -134,6 +140,15 @@ func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Act
 	actions := make([]Action, 0, maxActions)
 	seen := make(map[*catalogue.Action]bool, 8)
 	var buf []byte
+	var hidden catalogue.Capability
+	tell := func(a *catalogue.Action) {
+		var hid catalogue.Capability
+		buf, hid = catalogue.Render(a.Text, buf[:0], v)
+		hidden |= hid
+		if text := strings.TrimSpace(string(buf)); text != "" && !hasText(actions, text) {
+			actions = append(actions, Action{Text: text, Role: a.Role.Title})
+		}
+	}
 	add := func(name string) {
 		s := r.Catalogue.Scenario(name)
 		if s == nil {
@@ -144,11 +159,11 @@ func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Act
 				continue
 			}
 			seen[a] = true
-			buf, _ = catalogue.Render(a.Text, buf[:0], v)
-			if text := strings.TrimSpace(string(buf)); text != "" && !hasText(actions, text) {
-				actions = append(actions, Action{Text: text, Role: a.Role.Title})
-			}
+			tell(a)
 		}
+	}
+	if a := r.Catalogue.Action(catalogue.ActionCompromised); a != nil {
+		tell(a)
 	}
 	for _, first := range [...]string{ScenarioPasswordKnown, ScenarioFlagged} {
 		for _, name := range d.Also {
@@ -164,7 +179,11 @@ func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Act
 		}
 	}
 	if len(actions) == 0 {
-		if a := r.Catalogue.Action(catalogue.ActionNothing); a != nil {
+		last := catalogue.ActionNothing
+		if hidden != 0 && d.Severity != SeverityInfo {
+			last = catalogue.ActionWithheld
+		}
+		if a := r.Catalogue.Action(last); a != nil {
 			actions = append(actions, Action{Text: a.Text.String(), Role: a.Role.Title})
 		}
 	}

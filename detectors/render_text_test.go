@@ -132,6 +132,20 @@ var variants = []struct {
 	{"mfa_demander_unnamed", "mfa_other", []option{with(func(r *schemas.SignIn) {
 		r.AuthenticationRequirementPolicies = []*schemas.RequirementPolicy{{RequirementProvider: "unknownFutureValue"}}
 	})}, nil},
+	{"success_at_high_risk", "success", []option{risk("high"), with(func(r *schemas.SignIn) {
+		r.Category, r.RiskEventTypes, r.RiskState = schemas.Category_CATEGORY_NON_INTERACTIVE_USER, []string{"unfamiliarFeatures"}, "atRisk"
+	})}, nil},
+	{"success_found_risky", "success", []option{with(func(r *schemas.SignIn) { r.RiskLevelAggregated, r.RiskState = "high", "atRisk" })}, nil},
+	{"success_compromised", "success", []option{with(func(r *schemas.SignIn) {
+		r.RiskState, r.RiskDetail = "confirmedCompromised", "adminConfirmedSigninCompromised"
+	})}, nil},
+	{"success_of_risky_workload", "success", []option{workload(schemas.Category_CATEGORY_SERVICE_PRINCIPAL), risk("high"), with(func(r *schemas.SignIn) {
+		r.RiskState, r.UserPrincipalName, r.UserDisplayName, r.SignInIdentifier = "atRisk", "", "", ""
+	})}, nil},
+	{"mfa_at_high_risk", "ca_mfa", []option{risk("high")}, nil},
+	{"external_terms_of_use", "ca_mfa", []option{with(func(r *schemas.SignIn) {
+		r.ErrorCode, r.Policies[len(r.Policies)-1].EnforcedGrantControls = 50158, []string{"RequireTermsOfUse"}
+	})}, nil},
 	{"empty_record", "success", []option{with(func(r *schemas.SignIn) {
 		*r = schemas.SignIn{RequestId: r.RequestId, TenantId: r.TenantId, EventTime: r.EventTime, Category: r.Category, Flags: schemas.FlagNoErrorCode}
 	})}, nil},

@@ -179,6 +179,12 @@ type Action struct {
 // ActionNothing is the name of the action that is told where no other one applies. Its text holds no keys.
 const ActionNothing = "nothing"
 
+// Names of actions that stand in no scenario: package detectors tells them whatever the headline is.
+const (
+	ActionCompromised = "compromised" // before all others
+	ActionWithheld    = "withheld"    // in place of ActionNothing, to a viewer without the right to see why there is more to do
+)
+
 // hasKeys reports whether the text depends on a diagnosis.
 func (a *Action) hasKeys() bool {
 	return a.Text != nil && slices.ContainsFunc(a.Text.nodes, func(n node) bool { return n.op != opLiteral })
@@ -266,6 +272,7 @@ func (c *Catalogue) KeyWords(key *EvidenceKey) *Words { return c.keyWords[key] }
 const (
 	SentenceAttemptSucceeded         = "attempt_succeeded"
 	SentenceAttemptFailed            = "attempt_failed"
+	SentenceRisk                     = "risk"
 	SentenceMissingConditionalAccess = "missing_conditional_access"
 	SentenceMissingRisk              = "missing_risk"
 	SentenceMissingBoth              = "missing_conditional_access_and_risk"
@@ -292,7 +299,7 @@ var WhySentences = []string{
 }
 
 var sentenceNames = append([]string{
-	SentenceAttemptSucceeded, SentenceAttemptFailed,
+	SentenceAttemptSucceeded, SentenceAttemptFailed, SentenceRisk,
 	SentenceMissingConditionalAccess, SentenceMissingRisk, SentenceMissingBoth, SentenceMissingRaw,
 }, WhySentences...)
 

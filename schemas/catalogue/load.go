@@ -109,6 +109,7 @@ func parse(fsys fs.FS, overlay *overlayFile) (*Catalogue, error) {
 	p.scenarios()
 	p.incidents()
 	p.codes()
+	p.used["action/"+ActionCompromised], p.used["action/"+ActionWithheld] = true, true
 	if len(p.findings) == 0 {
 		p.unused()
 	}
