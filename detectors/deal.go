@@ -6,18 +6,15 @@ import (
 	"unsafe"
 
 	"github.com/signindiag/signindiag/schemas"
-)
-
-// Codes that tell of a fault of a whole tenant: pass-through authentication (80xxx) and seamless single
-// sign-on (81xxx), https://learn.microsoft.com/entra/identity-platform/reference-error-codes.
-const (
-	firstTenantCode = 80000
-	lastTenantCode  = 81999
+	"github.com/signindiag/signindiag/schemas/catalogue"
 )
 
 // Dealer deals records to the entities that they touch. It holds scratch memory: one Dealer serves one
-// goroutine. The zero value is ready.
+// goroutine. Without a catalogue it deals full roles alone.
 type Dealer struct {
+	// Catalogue tells what a code means to an entity.
+	Catalogue *catalogue.Catalogue
+
 	key     []byte
 	targets []target
 }
@@ -37,38 +34,55 @@ func (d *Dealer) Deal(rec *schemas.SignIn, partitions uint32, wanted schemas.Rol
 	d.targets = d.targets[:0]
 	id := d.identify(rec)
 	d.add(id.key, partitions, id.role)
-	if wanted.Has(schemas.Role_ROLE_ADDRESS) {
-		if k, ok := d.addressKey(rec); ok {
-			d.add(k, partitions, schemas.Role_ROLE_ADDRESS)
+	if d.Catalogue != nil && wanted&^fullRoles != 0 {
+		if c := classOf(rec, d.Catalogue); c.any(dealtClasses) {
+			d.groups(rec, wanted, func(role schemas.Role, key uint64, _ *schemas.Policy) {
+				if c.concerns(role) {
+					d.add(key, partitions, role)
+				}
+			})
 		}
-	}
-	if wanted.Has(schemas.Role_ROLE_NETWORK) && rec.AutonomousSystemNumber != 0 {
-		n := rec.AutonomousSystemNumber
-		d.start(schemas.Role_ROLE_NETWORK, rec.TenantId)
-		d.key = append(d.key, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-		d.add(hashBytes(d.key), partitions, schemas.Role_ROLE_NETWORK)
-	}
-	if wanted.Has(schemas.Role_ROLE_AGENT_APPLICATION) && rec.UserAgent != "" && rec.AppId != "" {
-		d.start(schemas.Role_ROLE_AGENT_APPLICATION, rec.TenantId)
-		d.part(rec.AppId)
-		d.key = append(d.key, rec.UserAgent...)
-		d.add(hashBytes(d.key), partitions, schemas.Role_ROLE_AGENT_APPLICATION)
-	}
-	if wanted.Has(schemas.Role_ROLE_APPLICATION) && rec.AppId != "" {
-		d.add(d.entity(schemas.Role_ROLE_APPLICATION, rec.TenantId, rec.AppId), partitions, schemas.Role_ROLE_APPLICATION)
-	}
-	if wanted.Has(schemas.Role_ROLE_POLICY) && rec.ErrorCode != 0 {
-		for _, p := range rec.Policies {
-			if p.Id != "" && strings.EqualFold(p.Result, "failure") {
-				d.add(d.entity(schemas.Role_ROLE_POLICY, rec.TenantId, p.Id), partitions, schemas.Role_ROLE_POLICY)
-			}
-		}
-	}
-	if wanted.Has(schemas.Role_ROLE_TENANT) && rec.ErrorCode >= firstTenantCode && rec.ErrorCode <= lastTenantCode {
-		d.add(d.entity(schemas.Role_ROLE_TENANT, rec.TenantId, ""), partitions, schemas.Role_ROLE_TENANT)
 	}
 	for _, t := range d.targets {
 		emit(t.partition, t.roles)
+	}
+}
+
+// dealtClasses are the records that some entity beside the user wants.
+const dealtClasses = classesOfAddress | classesOfTenant | classApplication | classPolicy | classSuccess
+
+// groups calls emit for every entity of the given roles, the full ones aside, that a record names. policy is that of
+// ROLE_POLICY. The order is that of the roles.
+func (d *Dealer) groups(rec *schemas.SignIn, roles schemas.RoleSet, emit func(role schemas.Role, key uint64, policy *schemas.Policy)) {
+	if roles.Has(schemas.Role_ROLE_ADDRESS) {
+		if k, ok := d.addressKey(rec); ok {
+			emit(schemas.Role_ROLE_ADDRESS, k, nil)
+		}
+	}
+	if roles.Has(schemas.Role_ROLE_NETWORK) && rec.AutonomousSystemNumber != 0 {
+		n := rec.AutonomousSystemNumber
+		d.start(schemas.Role_ROLE_NETWORK, rec.TenantId)
+		d.key = append(d.key, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+		emit(schemas.Role_ROLE_NETWORK, hashBytes(d.key), nil)
+	}
+	if roles.Has(schemas.Role_ROLE_AGENT_APPLICATION) && rec.UserAgent != "" && rec.AppId != "" {
+		d.start(schemas.Role_ROLE_AGENT_APPLICATION, rec.TenantId)
+		d.part(rec.AppId)
+		d.key = append(d.key, rec.UserAgent...)
+		emit(schemas.Role_ROLE_AGENT_APPLICATION, hashBytes(d.key), nil)
+	}
+	if roles.Has(schemas.Role_ROLE_APPLICATION) && rec.AppId != "" {
+		emit(schemas.Role_ROLE_APPLICATION, d.entity(schemas.Role_ROLE_APPLICATION, rec.TenantId, rec.AppId), nil)
+	}
+	if roles.Has(schemas.Role_ROLE_POLICY) {
+		for _, p := range rec.Policies {
+			if p.Id != "" && strings.EqualFold(p.Result, "failure") {
+				emit(schemas.Role_ROLE_POLICY, d.entity(schemas.Role_ROLE_POLICY, rec.TenantId, p.Id), p)
+			}
+		}
+	}
+	if roles.Has(schemas.Role_ROLE_TENANT) {
+		emit(schemas.Role_ROLE_TENANT, d.entity(schemas.Role_ROLE_TENANT, rec.TenantId, ""), nil)
 	}
 }
 

@@ -11,8 +11,9 @@ import (
 var allRoles = schemas.RoleSet(1<<(schemas.Role_ROLE_TENANT+1) - 1)
 
 func TestDeal(t *testing.T) {
+	setCatalogue(t)
 	rapid.Check(t, func(t *rapid.T) {
-		r := testRecord(1, rapid.IntRange(0, 5).Draw(t, "user"), 0, rapid.SampledFrom([]int32{0, 50126, 80001, 81010, 53003}).Draw(t, "code"))
+		r := testRecord(1, rapid.IntRange(0, 5).Draw(t, "user"), 0, rapid.SampledFrom([]int32{0, 50126, 80001, 81006, 81010, 50011, 50053, 53003, 65001, 999999}).Draw(t, "code"))
 		r.Category = schemas.Category(rapid.IntRange(0, 6).Draw(t, "category"))
 		r.IpAddress = rapid.SampledFrom([]string{"", "xxxx", "203.0.113.7", "2001:db8::1"}).Draw(t, "address")
 		r.UserAgent = rapid.SampledFrom([]string{"", "Mozilla/5.0"}).Draw(t, "agent")
@@ -21,7 +22,7 @@ func TestDeal(t *testing.T) {
 		}
 		partitions := rapid.Uint32Range(1, 64).Draw(t, "partitions")
 		wanted := schemas.RoleSet(rapid.Uint32().Draw(t, "wanted")) & allRoles
-		var d Dealer
+		d := Dealer{Catalogue: catalogueOnce}
 		seen := map[uint32]bool{}
 		full := 0
 		var roles schemas.RoleSet
@@ -41,11 +42,21 @@ func TestDeal(t *testing.T) {
 		if extra := roles &^ (wanted | fullRoles); extra != 0 {
 			t.Errorf("unwanted roles %b", extra)
 		}
-		if want := wanted.Has(schemas.Role_ROLE_ADDRESS) && len(r.IpAddress) > 4; roles.Has(schemas.Role_ROLE_ADDRESS) != want {
-			t.Errorf("address role of %q: %v", r.IpAddress, !want)
-		}
-		if want := wanted.Has(schemas.Role_ROLE_TENANT) && r.ErrorCode >= 80000; roles.Has(schemas.Role_ROLE_TENANT) != want {
-			t.Errorf("tenant role of %d: %v", r.ErrorCode, !want)
+		// Which entities a record is dealt to, judged anew from the record.
+		user, code, silent := r.Category.IsUser(), r.ErrorCode, isSilent(r)
+		tried := code == 50126 || code == 50053 || (code == 53003 || code == 0) && !silent
+		policy := code == 53003 && len(r.Policies) > 0
+		for role, want := range map[schemas.Role]bool{
+			schemas.Role_ROLE_ADDRESS:           user && tried && len(r.IpAddress) > 4,
+			schemas.Role_ROLE_NETWORK:           false, // the records have no network
+			schemas.Role_ROLE_AGENT_APPLICATION: user && tried && r.UserAgent != "",
+			schemas.Role_ROLE_APPLICATION:       user && code == 50011,
+			schemas.Role_ROLE_POLICY:            user && policy,
+			schemas.Role_ROLE_TENANT:            user && (code == 80001 || code == 81006 || code == 50053),
+		} {
+			if want = want && wanted.Has(role); roles.Has(role) != want {
+				t.Errorf("%s of code %d, category %s, address %q: %v", role, code, r.Category, r.IpAddress, !want)
+			}
 		}
 	})
 }
@@ -113,8 +124,8 @@ func TestAddressPrefix(t *testing.T) {
 }
 
 func BenchmarkDeal(b *testing.B) {
-	var d Dealer
-	r := testRecord(1, 1, 0, codeWrong)
+	d := Dealer{Catalogue: testCatalogue(b)}
+	r := testRecord(1, 1, 0, codeWrong, func(r *schemas.SignIn) { r.UserAgent, r.AutonomousSystemNumber = "Mozilla/5.0", 64500 })
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {

@@ -16,7 +16,7 @@ import (
 
 // DecisionVersion is the version of the code that decides. Raise it with every change that may give another
 // row for the same log: it is part of the fingerprint, hence of the epoch.
-const DecisionVersion = 3
+const DecisionVersion = 4
 
 // Defaults of Options.
 const (
@@ -44,8 +44,11 @@ type Options struct {
 	// RecentBytes bounds the recent records that an engine keeps for merging and for rows that change later:
 	// the bytes of the records and 168 bytes for each. The store may exceed it by one record.
 	RecentBytes int64
-	// StateBytes bounds what an engine keeps of users with failures.
+	// StateBytes bounds what an engine keeps of users, addresses ... with failures.
 	StateBytes int64
+	// Shard and Shards say which entities are this engine's own, where a record touches several of one kind: those whose key
+	// falls on partition Shard of Shards. 0 Shards means that all are. They decide nothing by themselves.
+	Shard, Shards uint32
 	// Epoch is the upper part of the revisions.
 	Epoch uint16
 }
@@ -74,6 +77,13 @@ type Engine struct {
 	view     View
 	affected []uint64
 	ofUser   []uint64
+	story    story
+	members  []*event
+	counter  counter
+	// Of one look at a group.
+	actors, addresses, pairs counter
+	actorViews               []actorView
+	agents                   []uint32
 }
 
 // state is what a snapshot holds.
@@ -81,7 +91,8 @@ type state struct {
 	fence    fence
 	recent   recentStore
 	attempts attempts
-	users    users
+	entities entities
+	started  int64 // least event time seen, microseconds
 }
 
 // Stats are plain numbers of an engine since it was made, for metrics. Sizes are current; nothing of it is in a snapshot
@@ -96,19 +107,29 @@ type Stats struct {
 	Replacements     uint64 // whole copies beyond the merge horizon that replaced a known record
 	Rows             uint64 // rows of diagnoses
 	Revised          uint64 // rows of diagnoses for records other than that of the message
-	Failures         uint64 // failures that counted
-	FailuresTooLate  uint64 // failures older than all kept ones of a user with more than are kept
+	Events           uint64 // failures and other events that the windows of users, addresses ... took in
+	EventsTooLate    uint64 // events older than all kept ones of an entity with more than are kept
+	EventsRepeated   uint64 // tries of a client without a person that repeat an event
 	Incidents        uint64 // incidents opened
 	Members          uint64 // rows of incident_members
 	Unreadable       uint64 // records of a damaged snapshot that could not be read back
 	RecordsEvicted   uint64 // records that left the recent store
-	UsersEvicted     uint64 // users with failures that were let go
+	EntitiesEvicted  uint64 // users, addresses ... with events that were let go
 	RecentRecords    int64
 	RecentBytes      int64
 	AttemptGroups    int64
-	Users            int64 // users with failures
+	Entities         int64 // users, addresses ... with events
 	StateBytes       int64
 	SourcePartitions int64
+	// Detections holds the numbers of every detection, in the order of DetectionNames. The slice belongs to the engine.
+	Detections []DetectionStats
+}
+
+// DetectionStats are the numbers of one detection.
+type DetectionStats struct {
+	Evaluated  uint64 // looks at a story
+	Fired      uint64 // incidents in which it found something for the first time
+	Suppressed uint64 // looks at which its numbers were reached and something spoke against an attack
 }
 
 // ErrSnapshotVersion is returned by RestoreSnapshot for a snapshot of another version: replay the log instead.
@@ -138,16 +159,17 @@ func NewEngine(o Options) (*Engine, error) {
 		options: o, catalogue: o.Catalogue, settings: o.Settings, epoch: o.Epoch,
 		classifier: newClassifier(o.Catalogue, o.Settings),
 	}
+	e.stats.Detections = make([]DetectionStats, len(detections))
 	e.state = e.newState()
 	return e, nil
 }
 
 func (e *Engine) newState() *state {
-	s := new(state)
+	s := &state{started: 1<<63 - 1}
 	s.fence.init()
 	s.attempts.init(&s.recent, e.options.AttemptGap.Microseconds())
 	s.recent.init(e.options.RecentBytes, e.options.RecentHorizon.Milliseconds(), s.attempts.onEvict)
-	s.users.init(e.options.StateBytes)
+	s.entities.init(e.options.StateBytes)
 	return s
 }
 
@@ -171,10 +193,10 @@ func (e *Engine) Fingerprint() uint64 {
 func (e *Engine) Stats() Stats {
 	s := e.stats
 	s.RecordsEvicted += e.recent.evicted
-	s.UsersEvicted += e.users.evicted
+	s.EntitiesEvicted += e.entities.evicted
 	s.RecentRecords, s.RecentBytes = int64(e.recent.len()), e.recent.bytes
 	s.AttemptGroups = int64(len(e.attempts.groups))
-	s.Users, s.StateBytes = int64(len(e.users.index)), e.users.bytes()
+	s.Entities, s.StateBytes = int64(len(e.entities.index)), e.entities.bytes()
 	s.SourcePartitions = int64(len(e.fence.sources))
 	return s
 }
@@ -194,10 +216,15 @@ func (e *Engine) Apply(msg *schemas.EntityMessage, offset int64, out *Rows) {
 	}
 	// Memory is let go here and only here: rows of this call may alias what they found in the store.
 	e.recent.evict(msg.ReceivedMs)
-	e.users.evict(msg.ReceivedMs)
-	if schemas.RoleSet(msg.Roles)&fullRoles != 0 {
+	e.entities.evict(msg.ReceivedMs)
+	e.started = min(e.started, msg.SignIn.EventTime)
+	roles, revision := schemas.RoleSet(msg.Roles), Revision(e.epoch, offset)
+	if roles&fullRoles != 0 {
 		e.stats.Records++
-		e.applyRecord(msg.SignIn, msg.ReceivedMs, Revision(e.epoch, offset), out)
+		e.applyRecord(msg.SignIn, msg.ReceivedMs, revision, out)
+	}
+	if roles&^fullRoles != 0 {
+		e.applyGroups(msg.SignIn, roles, msg.ReceivedMs, revision, out)
 	}
 }
 
@@ -245,6 +272,9 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 	if isSilent(rec) {
 		meta.flags |= entrySilent
 	}
+	if rec.FlaggedForReview {
+		meta.flags |= entryFlagged
+	}
 	newerExists := false
 	if u := e.recent.newestOfUser(id.key); u != nil {
 		newerExists = u.userMax >= meta.eventTime
@@ -283,8 +313,8 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 			}
 		}
 	}
-	if id.known && id.role == schemas.Role_ROLE_USER {
-		if e.count(id.key, rec, entry, &before, counts, received, out, revision) {
+	if id.known {
+		if e.observe(id, rec, entry, counts, received, revision, out) {
 			changedFrom, changed = min(cmp.Or(changedFrom, entry.eventTime), entry.eventTime), true
 		}
 	}
@@ -297,12 +327,19 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 			}
 		}
 	}
+	flagged := (entry.flags|before.flags)&entryFlagged != 0 && !quiet
+	if flagged {
+		e.affected = e.appendFlagged(e.affected, id.key, entry.eventTime)
+	}
 
 	slices.Sort(e.affected)
 	e.affected = slices.Compact(e.affected)
-	for _, x := range e.affected {
-		if x != seq {
-			e.emit(x, nil, false, revision, out)
+	for _, at := range e.affected {
+		if at != seq {
+			// What a failure says of its window changed with the window, and what is flagged says how many are.
+			x := e.recent.at(at)
+			forced := changed && x.kind != kindSuccess && x.eventTime >= changedFrom || flagged && x.flags&entryFlagged != 0
+			e.emit(at, nil, forced, revision, out)
 		}
 	}
 	e.emit(seq, rec, !quiet, revision, out)
@@ -344,91 +381,6 @@ func (e *Engine) unite(old uint64, rec *schemas.SignIn, received int64) (*schema
 	return &e.united, same, old
 }
 
-// count brings the user's window up to date with a record, tells the user's incident, and reports whether the count of
-// failures changed.
-func (e *Engine) count(key uint64, rec *schemas.SignIn, entry, before *recentEntry, counts bool, received int64, out *Rows, revision uint64) bool {
-	u := e.users.get(key)
-	if !counts && u == nil {
-		return false
-	}
-	if u == nil {
-		u = e.users.create(key)
-		u.tenant = e.users.texts.holdWhole(rec.TenantId)
-		u.name = e.users.texts.hold(cmp.Or(rec.UserPrincipalName, rec.SignInIdentifier, rec.UserId))
-		e.ofUser = e.recent.ofUser(e.ofUser[:0], key, maxRevisedRecords)
-		for _, seq := range e.ofUser {
-			if x := e.recent.at(seq); x.kind == kindSuccess {
-				u.addSuccess(keptSuccess{x.eventTime, x.request, x.flags&entrySilent != 0})
-			}
-		}
-		e.users.touch(u, userSize, received)
-	}
-	size := u.size()
-	changed, said := false, false
-	at := -1
-	if counts {
-		entry.flags |= entryCounts
-		code := e.catalogue.Code(rec.ErrorCode)
-		wrong := code != nil && code.PasswordWasWrong()
-		if at = e.users.findFailure(u, rec.RequestId, entry.request); at < 0 {
-			at = e.users.addFailure(u, e.users.newFailure(rec, entry.eventTime, entry.request, wrong))
-			if at < 0 {
-				e.stats.FailuresTooLate++
-			} else {
-				e.stats.Failures++
-				changed = true
-			}
-		} else {
-			// Counted already: the newer version of the record only brings its words.
-			f := &u.failures[at]
-			now := e.users.newFailure(rec, f.time, f.hash, wrong)
-			now.incident, now.flags = f.incident, now.flags|f.flags&failureMember
-			e.users.releaseFailure(f)
-			*f = now
-			said = true
-		}
-	} else if before.flags&entryCounts != 0 {
-		if i := e.users.findFailure(u, rec.RequestId, entry.request); i >= 0 {
-			e.users.removeFailure(u, i)
-			changed = true
-		}
-	}
-	switch {
-	case entry.kind == kindSuccess:
-		said = u.addSuccess(keptSuccess{entry.eventTime, entry.request, entry.flags&entrySilent != 0}) || said
-	case before.user != 0 && before.kind == kindSuccess:
-		said = u.removeSuccess(entry.request) || said
-	}
-	if at >= 0 && changed {
-		if number := e.grow(u, at, out, revision); number != 0 {
-			e.tell(u, number, true, out, revision)
-		}
-	} else if changed || said {
-		window := e.settings.Of(rec.TenantId).Thresholds.RepeatedFailures.Window.Microseconds()
-		if inc := u.incidentAt(entry.eventTime, window); inc != nil && !inc.indifferentTo(entry) {
-			e.tell(u, inc.number, changed || counts, out, revision)
-		}
-	}
-	e.users.touch(u, size, received)
-	return changed
-}
-
-// forget takes a failure back that no longer counts.
-func (e *Engine) forget(key uint64, requestID string, hash uint64) bool {
-	u := e.users.get(key)
-	if u == nil {
-		return false
-	}
-	i := e.users.findFailure(u, requestID, hash)
-	if i < 0 {
-		return false
-	}
-	size := u.size()
-	e.users.removeFailure(u, i)
-	e.users.touch(u, size, 0)
-	return true
-}
-
 // emit appends the row of an entry, when it is forced or says something else than the entry's last row. rec is the
 // entry's record where it is at hand.
 func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uint64, out *Rows) {
@@ -436,12 +388,11 @@ func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uin
 	sum := e.attempts.sum(seq)
 	outcome, attempt := sum.outcomeOf(entry.instant()), sum.outcome()
 	outcomes := outcome | attempt<<2
-	u := e.users.get(entry.user)
+	n := e.entities.get(entry.user)
 	repeated := uint8(0)
-	if u != nil {
-		threshold := e.settings.Of(e.users.texts.text(u.tenant)).Thresholds.RepeatedFailures
-		_, _, count, _ := u.window(entry.eventTime, threshold.Window.Microseconds())
-		if count >= int64(threshold.Count) {
+	if n != nil {
+		threshold := e.settings.Of(e.entities.texts.text(n.tenant)).Thresholds.RepeatedFailures
+		if n.window(entry.eventTime, threshold.Window.Microseconds(), classCounts).least >= int64(threshold.Count) {
 			repeated = entryRepeated
 		}
 	}
@@ -466,19 +417,21 @@ func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uin
 		Successes: int(sum.successes), Failures: int(sum.failures), Interrupts: int(sum.interrupts),
 		First: sum.first, Last: sum.last, LastFailureCode: sum.lastFailureCode,
 	}
-	var member *incidentState
-	if u != nil {
-		e.users.view(u, entry.eventTime, rec.IpAddress, e.settings.Of(rec.TenantId).Thresholds.RepeatedFailures, entry.flags&entryCounts != 0, &v.Failures)
-		if entry.flags&entryCounts != 0 {
-			member = e.users.incidentOf(u, rec.RequestId, entry.request)
+	d := nextDiagnosis(out)
+	if n != nil {
+		threshold := e.settings.Of(rec.TenantId).Thresholds.RepeatedFailures
+		e.entities.failureView(n, entry.eventTime, rec.IpAddress, threshold, entry.flags&entryCounts != 0, &v.Failures)
+		d.Incidents = e.entities.incidentsOf(d.Incidents, n, rec.RequestId, entry.request)
+		if len(d.Incidents) > 0 {
+			v.Failures.IncidentID = d.Incidents[0]
 		}
 	} else {
 		v.Failures.reset()
 	}
-	d := nextDiagnosis(out)
-	if member != nil {
-		v.Failures.IncidentID = member.idString()
-		d.Incidents = append(d.Incidents, v.Failures.IncidentID)
+	if entry.flags&entryFlagged != 0 {
+		e.flaggedView(entry, &v.Flagged)
+	} else {
+		v.Flagged.Records = 0
 	}
 	e.classifier.classify(v, d)
 	d.RequestID, d.CorrelationID, d.TenantID = rec.RequestId, rec.CorrelationId, rec.TenantId

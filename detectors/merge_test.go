@@ -36,7 +36,7 @@ func TestExactRepeatChangesNothing(t *testing.T) {
 	if rows := f.add(again); len(rows.Diagnoses) != 0 {
 		t.Errorf("%d rows for another processing time", len(rows.Diagnoses))
 	}
-	if s := f.engine.Stats(); s.Duplicates != 1 || s.Merges != 1 || s.Failures != 1 {
+	if s := f.engine.Stats(); s.Duplicates != 1 || s.Merges != 1 || s.Events != 1 {
 		t.Errorf("%+v", s)
 	}
 	if n := f.window(1, testHour).Count; n != 1 {

@@ -87,8 +87,10 @@ type Diagnosis struct {
 // Incident is one revision of a story over many records: one row of the table incidents, keyed
 // by (TenantID, IncidentID).
 type Incident struct {
-	IncidentID       string
-	Kind             string
+	IncidentID string
+	Kind       string
+	// Also are other kinds that were found in the same story.
+	Also             []string
 	Severity         string
 	EntityKind       string
 	EntityValue      string
@@ -106,7 +108,9 @@ type Incident struct {
 	// RequestIDs prove the incident; at most MaxIncidentRequestIDs are named.
 	RequestIDs      []string
 	RequestIDsTotal int64
-	Revision        uint64
+	// Joined holds the ids of the incidents of other entities that are the same story. Join fills it; no table has it.
+	Joined   []string
+	Revision uint64
 }
 
 // MaxIncidentRequestIDs bounds the request ids that an incident names; RequestIDsTotal has their count.

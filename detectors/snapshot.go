@@ -6,24 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/signindiag/signindiag/schemas"
 )
 
 // SnapshotVersion is the version of the state format that this code writes and reads.
-const SnapshotVersion = 1
+const SnapshotVersion = 2
 
 // snapshotMagic begins every snapshot.
 const snapshotMagic = "signindiag state "
 
-// AppendSnapshot appends the engine's whole state to dst: fence, recent records, attempts, users with their failures and
+// AppendSnapshot appends the engine's whole state to dst: fence, recent records, attempts, users, addresses ... with their events and
 // incidents. Equal histories give equal bytes. Epoch, thresholds and statistics are not part of it. There is no
 // checksum: whoever stores a snapshot adds one.
 func (e *Engine) AppendSnapshot(dst []byte) []byte {
 	w := snapshotWriter{append(dst, snapshotMagic...)}
 	w.uint(SnapshotVersion)
+	w.int(e.started)
 	e.fence.write(&w)
 	e.recent.write(&w)
 	e.attempts.write(&w)
-	e.users.write(&w)
+	e.entities.write(&w)
 	return w.b
 }
 
@@ -39,10 +42,11 @@ func (e *Engine) RestoreSnapshot(src []byte) error {
 		return fmt.Errorf("restore snapshot of version %d, want %d: %w", v, SnapshotVersion, ErrSnapshotVersion)
 	}
 	s := e.newState()
+	s.started = r.int()
 	s.fence.read(&r)
 	s.recent.read(&r)
 	s.attempts.read(&r)
-	s.users.read(&r)
+	s.entities.read(&r)
 	if r.err == nil && len(r.b) != 0 {
 		r.fail("bytes behind the end")
 	}
@@ -316,8 +320,8 @@ func (a *attempts) read(r *snapshotReader) {
 	}
 }
 
-// write writes the users of each list from the one touched longest ago to the newest.
-func (s *users) write(w *snapshotWriter) {
+// write writes the entities of each list from the one touched longest ago to the newest.
+func (s *entities) write(w *snapshotWriter) {
 	for list := range s.lists {
 		n := uint64(0)
 		for i := s.lists[list].oldest; i >= 0; i = s.slots[i].newer {
@@ -325,67 +329,114 @@ func (s *users) write(w *snapshotWriter) {
 		}
 		w.uint(n)
 		for i := s.lists[list].oldest; i >= 0; i = s.slots[i].newer {
-			s.writeUser(w, &s.slots[i])
+			s.writeEntity(w, &s.slots[i])
 		}
 	}
 }
 
-func (s *users) writeUser(w *snapshotWriter, u *userState) {
-	w.hash(u.key)
-	w.text(s.texts.text(u.tenant))
-	w.text(s.texts.text(u.name))
-	w.int(u.received)
-	w.uint(uint64(u.nextInc))
-	w.uint(uint64(len(u.failures)))
-	for i := range u.failures {
-		f := &u.failures[i]
-		w.byte(f.flags)
-		w.int(f.time)
-		w.int(int64(f.code))
-		w.uint(uint64(f.incident))
-		w.hash(f.hash)
-		for _, t := range f.values() {
+func (s *entities) writeEntity(w *snapshotWriter, n *entity) {
+	w.hash(n.key)
+	w.uint(uint64(n.role))
+	for _, t := range [...]uint32{n.tenant, n.name, n.detail} {
+		w.text(s.texts.text(t))
+	}
+	w.int(n.received)
+	w.uint(uint64(n.nextInc))
+	w.uint(uint64(len(n.events)))
+	for i := range n.events {
+		v := &n.events[i]
+		w.uint(uint64(v.class))
+		w.int(v.time)
+		w.int(int64(v.code))
+		for _, number := range v.incidents {
+			w.uint(uint64(number))
+		}
+		w.hash(v.hash)
+		w.hash(v.actor)
+		for _, t := range v.texts() {
+			w.text(s.texts.text(*t))
+		}
+		s.writeID(w, &v.request, v.class.has(classRequestText))
+		s.writeID(w, &v.correlation, v.class.has(classCorrelationText))
+	}
+	w.uint(uint64(len(n.passes)))
+	for i := range n.passes {
+		p := &n.passes[i]
+		w.uint(uint64(p.class))
+		w.int(p.time)
+		w.uint(uint64(p.incident))
+		w.hash(p.hash)
+		w.hash(p.actor)
+		for _, t := range [...]uint32{p.user, p.address, p.agent} {
 			w.text(s.texts.text(t))
 		}
-		s.writeID(w, &f.request, f.flags&failureRequestText != 0)
-		s.writeID(w, &f.correlation, f.flags&failureCorrelationText != 0)
+		s.writeID(w, &p.request, p.class.has(classRequestText))
+		s.writeID(w, &p.correlation, p.class.has(classCorrelationText))
 	}
-	w.uint(uint64(len(u.successes)))
-	for _, x := range u.successes {
-		w.int(x.time)
-		w.hash(x.hash)
-		w.bool(x.silent)
+	w.uint(uint64(len(n.hours)))
+	for i := range n.hours {
+		w.int(n.hours[i].hour)
+		w.uint(uint64(n.hours[i].n))
+		w.sketch(n.hours[i].actors)
 	}
-	w.uint(uint64(len(u.hours)))
-	for _, h := range u.hours {
-		w.int(h.hour)
-		w.uint(uint64(h.n))
-	}
-	w.uint(uint64(len(u.incidents)))
-	for i := range u.incidents {
-		inc := &u.incidents[i]
-		w.uint(uint64(inc.number))
-		w.bytes(inc.id[:])
-		w.int(inc.first)
-		w.int(inc.last)
-		w.hash(inc.emitted)
-		w.bool(inc.signedIn)
-		w.int(inc.count)
-		w.int(inc.lockouts)
-		for _, list := range inc.values {
-			w.uint(uint64(len(list)))
-			for _, t := range list {
-				w.text(s.texts.text(t))
-			}
-		}
-		w.uint(uint64(len(inc.requests)))
-		for _, id := range inc.requests {
-			w.text(id)
-		}
+	w.uint(uint64(len(n.incidents)))
+	for i := range n.incidents {
+		s.writeIncident(w, &n.incidents[i])
 	}
 }
 
-func (s *users) writeID(w *snapshotWriter, id *[16]byte, text bool) {
+// sketch writes a sketch, or that there is none.
+func (w *snapshotWriter) sketch(s *sketch) {
+	w.bool(s != nil)
+	if s != nil {
+		w.bytes(s[:])
+	}
+}
+
+func (r *snapshotReader) sketch() *sketch {
+	if !r.bool() {
+		return nil
+	}
+	s := new(sketch)
+	copy(s[:], r.bytes(sketchSize))
+	return s
+}
+
+func (s *entities) writeIncident(w *snapshotWriter, inc *incidentState) {
+	w.uint(uint64(inc.number))
+	w.byte(inc.family)
+	w.int(int64(inc.code))
+	w.bytes(inc.id[:])
+	w.int(inc.first)
+	w.int(inc.last)
+	w.hash(inc.emitted)
+	w.byte(inc.kind)
+	w.byte(inc.severity)
+	w.byte(inc.outcome)
+	w.uint(uint64(inc.kinds))
+	w.uint(uint64(inc.leftSet))
+	for _, v := range inc.left.all() {
+		w.int(*v)
+	}
+	w.sketch(inc.actors)
+	for _, list := range inc.values {
+		w.uint(uint64(len(list)))
+		for _, t := range list {
+			w.text(s.texts.text(t))
+		}
+	}
+	w.uint(uint64(len(inc.requests)))
+	for _, id := range inc.requests {
+		w.text(id)
+	}
+}
+
+// all lists the numbers for those that write or read them all.
+func (s *sums) all() [5]*int64 {
+	return [5]*int64{&s.events, &s.wrong, &s.unknown, &s.lockouts, &s.prompts}
+}
+
+func (s *entities) writeID(w *snapshotWriter, id *[16]byte, text bool) {
 	if text {
 		w.text(s.texts.text(textNumber(id)))
 		return
@@ -393,10 +444,10 @@ func (s *users) writeID(w *snapshotWriter, id *[16]byte, text bool) {
 	w.bytes(id[:])
 }
 
-func (s *users) read(r *snapshotReader) {
+func (s *entities) read(r *snapshotReader) {
 	for list := range s.lists {
 		for range r.count(16) {
-			s.readUser(r, uint8(list))
+			s.readEntity(r, uint8(list))
 			if r.err != nil {
 				return
 			}
@@ -414,61 +465,79 @@ func (r *snapshotReader) atMost(most int) int {
 	return n
 }
 
-func (s *users) readUser(r *snapshotReader, list uint8) {
-	key := r.hash()
-	if r.err == nil && s.get(key) != nil {
-		r.fail("user twice")
+func (s *entities) readEntity(r *snapshotReader, list uint8) {
+	key, role := r.hash(), schemas.Role(r.uint32())
+	if r.err == nil && (s.get(key) != nil || entityKinds[role] == "") {
+		r.fail("entity twice, or of an unknown kind")
 	}
 	if r.err != nil {
 		return
 	}
-	u := s.create(key)
-	u.tenant, u.name = s.texts.holdWhole(r.text()), s.texts.holdWhole(r.text())
-	u.received, u.nextInc = r.int(), r.uint32()
-	for range r.atMost(MaxKeptFailures) {
-		f := failure{flags: r.byte(), time: r.int(), code: r.int32(), incident: r.uint32(), hash: r.hash()}
-		for _, t := range [...]*uint32{&f.app, &f.address, &f.clientApp, &f.operatingSystem, &f.device} {
+	n := s.create(key, role)
+	for _, t := range [...]*uint32{&n.tenant, &n.name, &n.detail} {
+		*t = s.texts.holdWhole(r.text())
+	}
+	n.received, n.nextInc = r.int(), r.uint32()
+	for range r.atMost(n.maxEvents()) {
+		v := event{class: class(r.uint32()), time: r.int(), code: r.int32(), incidents: [maxLanes]uint32{r.uint32(), r.uint32(), r.uint32()}, hash: r.hash(), actor: r.hash()}
+		for _, t := range v.texts() {
 			*t = s.texts.holdWhole(r.text())
 		}
-		s.readID(r, &f.request, f.flags&failureRequestText != 0)
-		s.readID(r, &f.correlation, f.flags&failureCorrelationText != 0)
-		if n := len(u.failures); r.err == nil && n > 0 && compareFailures(&u.failures[n-1], &f) > 0 {
-			r.fail("failures out of order")
+		s.readID(r, &v.request, v.class.has(classRequestText))
+		s.readID(r, &v.correlation, v.class.has(classCorrelationText))
+		n.events = append(n.events, v)
+	}
+	for range r.atMost(n.maxPasses()) {
+		p := pass{class: class(r.uint32()), time: r.int(), incident: r.uint32(), hash: r.hash(), actor: r.hash()}
+		for _, t := range [...]*uint32{&p.user, &p.address, &p.agent} {
+			*t = s.texts.holdWhole(r.text())
 		}
-		u.failures = append(u.failures, f)
+		s.readID(r, &p.request, p.class.has(classRequestText))
+		s.readID(r, &p.correlation, p.class.has(classCorrelationText))
+		n.passes = append(n.passes, p)
 	}
-	for range r.atMost(maxKeptSuccesses) {
-		u.successes = append(u.successes, keptSuccess{r.int(), r.hash(), r.bool()})
+	for range r.atMost(int(eventRetention / microsPerHour)) {
+		n.hours = append(n.hours, hourCount{r.int(), r.uint32(), r.sketch()})
 	}
-	for range r.atMost(int(failureRetention / microsPerHour)) {
-		u.hours = append(u.hours, hourCount{r.int(), r.uint32()})
+	for range r.atMost(maxEntityIncidents) {
+		n.incidents = append(n.incidents, s.readIncident(r))
 	}
-	for range r.atMost(maxUserIncidents) {
-		inc := incidentState{number: r.uint32()}
-		copy(inc.id[:], r.bytes(len(inc.id)))
-		inc.first, inc.last, inc.emitted, inc.signedIn = r.int(), r.int(), r.hash(), r.bool()
-		inc.count, inc.lockouts = r.int(), r.int()
-		for k := range inc.values {
-			for range r.atMost(maxIncidentValues) {
-				inc.values[k] = append(inc.values[k], s.texts.holdWhole(r.text()))
-			}
-		}
-		for range r.atMost(MaxIncidentRequestIDs) {
-			inc.requests = append(inc.requests, r.text())
-		}
-		u.incidents = append(u.incidents, inc)
-	}
-	if !slices.IsSortedFunc(u.successes, compareSuccesses) ||
-		!slices.IsSortedFunc(u.hours, func(a, b hourCount) int { return cmp.Compare(a.hour, b.hour) }) {
-		r.fail("successes or hours out of order")
+	if r.err == nil && (!slices.IsSortedFunc(n.events, compareEvents) || !slices.IsSortedFunc(n.passes, comparePasses) ||
+		!slices.IsSortedFunc(n.hours, func(a, b hourCount) int { return cmp.Compare(a.hour, b.hour) })) {
+		r.fail("events, right passwords or hours out of order")
 	}
 	// It was linked empty and into the first list.
 	i := s.index[key]
-	s.unlink(i, userSize)
+	s.unlink(i, entitySize)
 	s.push(i, list)
 }
 
-func (s *users) readID(r *snapshotReader, id *[16]byte, text bool) {
+func (s *entities) readIncident(r *snapshotReader) incidentState {
+	inc := incidentState{number: r.uint32(), family: r.byte(), code: r.int32()}
+	copy(inc.id[:], r.bytes(len(inc.id)))
+	inc.first, inc.last, inc.emitted = r.int(), r.int(), r.hash()
+	inc.kind, inc.severity, inc.outcome = r.byte(), r.byte(), r.byte()
+	inc.kinds, inc.leftSet = kindSet(r.uint32()), kindSet(r.uint32())
+	if r.err == nil && (int(inc.family) >= len(families) || int(inc.kind) >= len(detections) || inc.severity > severityCritical ||
+		int(inc.outcome) >= len(incidentOutcomes) || (inc.kinds|inc.leftSet)>>len(detections) != 0) {
+		r.fail("incident out of range")
+	}
+	for _, v := range inc.left.all() {
+		*v = r.int()
+	}
+	inc.actors = r.sketch()
+	for k := range inc.values {
+		for range r.atMost(maxIncidentValues) {
+			inc.values[k] = append(inc.values[k], s.texts.holdWhole(r.text()))
+		}
+	}
+	for range r.atMost(MaxIncidentRequestIDs) {
+		inc.requests = append(inc.requests, r.text())
+	}
+	return inc
+}
+
+func (s *entities) readID(r *snapshotReader, id *[16]byte, text bool) {
 	if text {
 		putTextNumber(id, s.texts.holdWhole(r.text()))
 		return

@@ -38,7 +38,7 @@ type IncidentFilter struct {
 // selectIncidents lists the columns of an incident in the order in which incidents scans them.
 const selectIncidents = `
 	SELECT incident_id, kind, severity, entity_kind, entity_value, tenant_id, toUnixTimestamp64Micro(first_seen), toUnixTimestamp64Micro(last_seen),
-		users, addresses, applications, devices, operating_systems, client_apps, counts, outcome, request_ids, request_ids_total, revision
+		users, addresses, applications, devices, operating_systems, client_apps, counts, outcome, request_ids, request_ids_total, also, revision
 	FROM incidents FINAL `
 
 func (s *Store) incidents(ctx context.Context, what, clauses string, parameters ...parameter) ([]detectors.Incident, error) {
@@ -48,7 +48,7 @@ func (s *Store) incidents(ctx context.Context, what, clauses string, parameters 
 		var counts map[string]int64
 		err := rows.Scan(&i.IncidentID, &i.Kind, &i.Severity, &i.EntityKind, &i.EntityValue, &i.TenantID, &i.FirstSeen, &i.LastSeen,
 			&i.Users, &i.Addresses, &i.Applications, &i.Devices, &i.OperatingSystems, &i.ClientApps, &counts, &i.Outcome,
-			&i.RequestIDs, &i.RequestIDsTotal, &i.Revision)
+			&i.RequestIDs, &i.RequestIDsTotal, &i.Also, &i.Revision)
 		if err != nil {
 			return err
 		}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
-	"github.com/signindiag/signindiag/schemas/catalogue"
 	"github.com/signindiag/signindiag/sinks"
 )
 
@@ -170,17 +169,13 @@ func BenchmarkWholeWay(b *testing.B) {
 				Replicas: 1, Compression: CodecLZ4, SnapshotInterval: time.Hour, SnapshotRecords: 1 << 40,
 			}, Dependencies{
 				Kafka: k,
-				NewMachine: func() (Machine, error) {
+				NewMachine: func(shard, shards uint32) (Machine, error) {
 					if machine == "none" {
 						return idle{}, nil
 					}
-					c, err := catalogue.Load()
-					if err != nil {
-						return nil, err
-					}
-					return detectors.NewEngine(detectors.Options{Catalogue: c})
+					return detectors.NewEngine(detectors.Options{Catalogue: knowledge, Shard: shard, Shards: shards})
 				},
-				Wanted:   detectors.WantedRoles(),
+				Wanted: detectors.WantedRoles(), Catalogue: knowledge,
 				NewSink:  func(durable func([]sinks.Position)) (RowSink, error) { sink.durable = durable; return sink, nil },
 				Progress: t.readProgress, Quarantine: records, Snapshots: store, Logger: logger(b),
 			})

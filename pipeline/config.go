@@ -11,6 +11,7 @@ import (
 
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/schemas/catalogue"
 	"github.com/signindiag/signindiag/sinks"
 )
 
@@ -69,7 +70,7 @@ type Config struct {
 	// first, and only when it has moved.
 	SnapshotInterval time.Duration
 	SnapshotRecords  int64
-	// ReplayOnChange (48 h, the longest window) is how far back rows are made again when code, thresholds or
+	// ReplayOnChange (48 h, the longest window) is how far back rows are made again when code, settings or
 	// catalogue change.
 	ReplayOnChange time.Duration
 	// LongestOutage (24 h) is how long a process may be away, with the age of the snapshot that it begins with. The
@@ -186,10 +187,11 @@ type RawStore interface {
 // Dependencies are what a Pipeline works with. The Pipeline runs the sinks: it calls their Run.
 type Dependencies struct {
 	Kafka *Kafka
-	// NewMachine makes the state machine of one shard, without history.
-	NewMachine func() (Machine, error)
-	// Wanted are the roles that the machine consumes.
-	Wanted schemas.RoleSet
+	// NewMachine makes the state machine of one shard of so many, without history.
+	NewMachine func(shard, shards uint32) (Machine, error)
+	// Wanted are the roles that the machine consumes. Catalogue tells which records concern which of them.
+	Wanted    schemas.RoleSet
+	Catalogue *catalogue.Catalogue
 	// NewSink makes the sink for rows. It must call durable when positions are stored with their rows.
 	NewSink func(durable func([]sinks.Position)) (RowSink, error)
 	// Progress reads the newest stored position of every shard.

@@ -28,6 +28,7 @@ import (
 
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/schemas/catalogue"
 	"github.com/signindiag/signindiag/sinks"
 )
 
@@ -35,6 +36,15 @@ func TestMain(m *testing.M) {
 	// go.opencensus.io, which gocloud.dev v0.40 measures with, starts this one when it is linked.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"))
 }
+
+// knowledge is the catalogue of all tests.
+var knowledge = func() *catalogue.Catalogue {
+	c, err := catalogue.Load()
+	if err != nil {
+		panic(err)
+	}
+	return c
+}()
 
 // seed is the seed of a test's randomness, printed so that a failure can be had again with
 // SIGNINDIAG_TEST_SEED.
@@ -589,8 +599,8 @@ func (w *world) start(t testing.TB, tweak func(*process)) *process {
 	p.records = &memoryRecords{tables: w.tables}
 	p.pipeline, err = New(w.config, Dependencies{
 		Kafka:      p.kafka,
-		NewMachine: func() (Machine, error) { return newTally(w.fingerprint), nil },
-		Wanted:     schemas.Roles(schemas.Role_ROLE_USER, schemas.Role_ROLE_ADDRESS),
+		NewMachine: func(_, _ uint32) (Machine, error) { return newTally(w.fingerprint), nil },
+		Wanted:     schemas.Roles(schemas.Role_ROLE_USER, schemas.Role_ROLE_ADDRESS), Catalogue: knowledge,
 		NewSink: func(durable func([]sinks.Position)) (RowSink, error) {
 			p.sink = newMemorySink(w.tables, durable)
 			return p.sink, nil

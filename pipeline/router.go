@@ -596,6 +596,7 @@ func (r *router) source(p rawPartition) *source {
 		trouble: r.health.watch(p.topic.Name, p.partition),
 		gauges:  r.metrics.partition(p.topic.Name, p.partition),
 		decoder: schemas.NewDecoder(),
+		dealer:  detectors.Dealer{Catalogue: r.deps.Catalogue},
 		targets: make([]*chunk, len(r.lanes)),
 		others:  map[string]int{}, brokenCount: map[string]int{},
 		committed: -1, reached: reached{next: -1, last: -1},

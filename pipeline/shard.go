@@ -107,7 +107,7 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		r.carried, r.candidates = true, upTo(progress.Incarnation)
 		return r, err
 	}
-	r, err := next("code, thresholds or catalogue have changed")
+	r, err := next("code, settings or catalogue have changed")
 	all := upTo(incarnation)
 	for _, n := range all {
 		if n.Taken <= all[0].Taken-replay {
@@ -323,7 +323,7 @@ func (s *shard) run(ctx context.Context) error {
 
 // newMachine begins with a machine without history.
 func (s *shard) newMachine() (err error) {
-	if s.machine, err = s.shards.deps.NewMachine(); err != nil {
+	if s.machine, err = s.shards.deps.NewMachine(uint32(s.id), uint32(s.shards.config.Partitions)); err != nil {
 		return fmt.Errorf("make the state machine of shard %d: %w", s.id, err)
 	}
 	return nil

@@ -241,7 +241,7 @@ func containsFold(s, word string) bool {
 // CompactFor makes the small form of src in dst, for the entities topic's roles other than user and service principal: ids,
 // times, category, code, user, application, resource, address, network, client, user agent, protocol and country, and of the
 // policies those that failed, with id, name, result and controls. Texts are cut as Compact cuts them; the failure text
-// stays only where there is no code to name it. dst is overwritten; its nested messages are used again. Its strings alias
+// stays only where no code names the failure, or its code has two meanings (50053). dst is overwritten; its nested messages are used again. Its strings alias
 // those of src.
 func CompactFor(dst, src *SignIn) {
 	policies := dst.Policies[:0]
@@ -249,7 +249,7 @@ func CompactFor(dst, src *SignIn) {
 	dst.RequestId, dst.CorrelationId, dst.TenantId = Clip(src.RequestId, maxName), Clip(src.CorrelationId, maxName), Clip(src.TenantId, maxName)
 	dst.EventTime, dst.ProcessingTime = src.EventTime, src.ProcessingTime
 	dst.Category, dst.ErrorCode, dst.Flags = src.Category, src.ErrorCode, src.Flags
-	if src.Flags&FlagNoErrorCode != 0 {
+	if src.Flags&FlagNoErrorCode != 0 || src.ErrorCode == 50053 {
 		dst.FailureReason = Clip(src.FailureReason, maxName)
 	}
 	dst.UserId, dst.UserPrincipalName = Clip(src.UserId, maxName), Clip(src.UserPrincipalName, maxName)

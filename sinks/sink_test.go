@@ -48,7 +48,7 @@ func testEveryColumn(t *testing.T, compression ch.Compression) {
 	rows := &detectors.Rows{
 		Diagnoses: []detectors.Diagnosis{d},
 		Incidents: []detectors.Incident{{
-			IncidentID: "i-1", Kind: "password_spray", Severity: "critical", EntityKind: "address", EntityValue: "2001:db8::/64", TenantID: "tenant-1",
+			IncidentID: "i-1", Kind: "password_spray", Also: []string{"account_takeover"}, Severity: "critical", EntityKind: "address", EntityValue: "2001:db8::/64", TenantID: "tenant-1",
 			FirstSeen: 1_763_456_789_000_001, LastSeen: 1_763_456_789_000_002, Users: []string{"ada", "bob"}, Addresses: []string{"2001:db8::1"},
 			Applications: []string{"Azure Portal"}, Devices: []string{"D"}, OperatingSystems: []string{"Windows 11"}, ClientApps: []string{"IMAP4"},
 			Counts: []detectors.Count{{Name: "failures", Value: 12}, {Name: "users", Value: -1}}, Outcome: "blocked",
@@ -64,7 +64,7 @@ func testEveryColumn(t *testing.T, compression ch.Compression) {
 		{"diagnoses", common + `,'summary','Ada@Contoso.example could not sign in to Azure Portal: the password was wrong.','evidence','{"policy":"a \\"quoted\\" name"}','unknown','[\'location\',\'risk\']','incidents','[\'i-1\',\'i-2\']','shard','5','revision','844424930132010'`},
 		{"diagnoses_by_user", common + `,'incidents','[\'i-1\',\'i-2\']','shard','5','revision','844424930132010'`},
 		{"request_ids", `'request_id','req-1','tenant_id','tenant-1','correlation_id','corr-1','event_time','2025-11-18 09:06:29.123456'`},
-		{"incidents", `'incident_id','i-1','kind','password_spray','severity','critical','entity_kind','address','entity_value','2001:db8::/64','tenant_id','tenant-1','first_seen','2025-11-18 09:06:29.000001','last_seen','2025-11-18 09:06:29.000002','users','[\'ada\',\'bob\']','addresses','[\'2001:db8::1\']','applications','[\'Azure Portal\']','devices','[\'D\']','operating_systems','[\'Windows 11\']','client_apps','[\'IMAP4\']','counts','{\'failures\':12,\'users\':-1}','outcome','blocked','request_ids','[\'req-1\',\'req-2\']','request_ids_total','99','shard','5','revision','844424930132010'`},
+		{"incidents", `'incident_id','i-1','kind','password_spray','severity','critical','entity_kind','address','entity_value','2001:db8::/64','tenant_id','tenant-1','first_seen','2025-11-18 09:06:29.000001','last_seen','2025-11-18 09:06:29.000002','users','[\'ada\',\'bob\']','addresses','[\'2001:db8::1\']','applications','[\'Azure Portal\']','devices','[\'D\']','operating_systems','[\'Windows 11\']','client_apps','[\'IMAP4\']','counts','{\'failures\':12,\'users\':-1}','outcome','blocked','request_ids','[\'req-1\',\'req-2\']','request_ids_total','99','also','[\'account_takeover\']','shard','5','revision','844424930132010'`},
 		{"incident_members", `'incident_id','i-1','tenant_id','tenant-1','request_id','req-1','correlation_id','corr-1','event_time','2025-11-18 09:06:29.123456','shard','5','revision','844424930132010'`},
 		{"incident_members_by_incident", `'incident_id','i-1','tenant_id','tenant-1','request_id','req-1','correlation_id','corr-1','event_time','2025-11-18 09:06:29.123456','shard','5','revision','844424930132010'`},
 	} {

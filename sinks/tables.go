@@ -250,6 +250,7 @@ type incidentsTable struct {
 	kind, severity, entityKind, tenantID, outcome                                     lowCardinalityColumn
 	firstSeen, lastSeen                                                               microsecondsColumn
 	users, addresses, applications, devices, operatingSystems, clientApps, requestIDs stringArrayColumn
+	also                                                                              stringArrayColumn
 	counts                                                                            countsColumn
 	requestIDsTotal                                                                   int64Column
 	shard                                                                             uint16Column
@@ -276,6 +277,7 @@ func newIncidentsTable() *incidentsTable {
 	t.add("outcome", &t.outcome)
 	t.add("request_ids", &t.requestIDs)
 	t.add("request_ids_total", &t.requestIDsTotal)
+	t.add("also", &t.also)
 	t.add("shard", &t.shard)
 	t.add("revision", &t.revision)
 	return t
@@ -306,10 +308,11 @@ func (t *incidentsTable) put(i *detectors.Incident, hash uint64, shard uint16) {
 	t.outcome.put(r, i.Outcome)
 	t.requestIDs.put(r, i.RequestIDs)
 	t.requestIDsTotal.put(r, i.RequestIDsTotal)
+	t.also.put(r, i.Also)
 	t.shard.put(r, shard)
 	t.revision.put(r, i.Revision)
 	t.bytes = len(t.incidentID.Buf) + len(t.entityValue.Buf) + t.n*incidentFixedBytes + t.users.size() + t.addresses.size() +
-		t.applications.size() + t.devices.size() + t.operatingSystems.size() + t.clientApps.size() + t.requestIDs.size() + t.counts.size()
+		t.applications.size() + t.devices.size() + t.operatingSystems.size() + t.clientApps.size() + t.requestIDs.size() + t.also.size() + t.counts.size()
 }
 
 // incidentFixedBytes is what a row of incidents takes beside its strings and lists.
@@ -323,7 +326,7 @@ func (t *incidentsTable) quarantined(row int, topic string) QuarantinedRecord {
 		"addresses": t.addresses.at(row), "applications": t.applications.at(row), "devices": t.devices.at(row),
 		"operating_systems": t.operatingSystems.at(row), "client_apps": t.clientApps.at(row), "counts": t.counts.at(row),
 		"outcome": t.outcome.at(row), "request_ids": t.requestIDs.at(row), "request_ids_total": t.requestIDsTotal.ColInt64[row],
-		"shard": t.shard.ColUInt16[row], "revision": t.revision.ColUInt64[row],
+		"also": t.also.at(row), "shard": t.shard.ColUInt16[row], "revision": t.revision.ColUInt64[row],
 	})
 }
 

@@ -49,7 +49,7 @@ func (c generateCommand) options(now time.Time) (synthetic.Options, error) {
 			return o, fmt.Errorf("--attacks %s: expected some of %s, or all", kind, strings.Join(synthetic.AttackKinds(), ", "))
 		}
 		// Spread over the middle of the span, so that each has ordinary traffic around it.
-		o.Attacks = append(o.Attacks, synthetic.Attack{Kind: kind, At: o.Start.Add(span * time.Duration(i+1) / time.Duration(len(kinds)+2)), Tenant: i % max(c.Tenants, 1), FirstUser: 10 * i})
+		o.Attacks = append(o.Attacks, synthetic.Attack{Kind: kind, At: o.Start.Add(span * time.Duration(i+1) / time.Duration(len(kinds)+2)), Tenant: i % max(c.Tenants, 1), FirstUser: max(c.Users, 1) / len(kinds) * i})
 	}
 	return o, nil
 }

@@ -47,7 +47,7 @@ type expectation struct {
 var (
 	diagnosisKeys = []string{"scenario", "also", "severity", "outcome", "attempt", "code", "user", "user_id", "app", "resource", "client_app", "address",
 		"category", "tenant", "count", "unknown", "incidents", "attempt_id", "correlation_id", "request_id"}
-	incidentKeys = []string{"entity", "entity_kind", "severity", "outcome", "users", "addresses", "applications", "devices", "operating_systems",
+	incidentKeys = []string{"kind", "also", "entity", "entity_kind", "severity", "outcome", "users", "addresses", "applications", "devices", "operating_systems",
 		"client_apps", "requests", "count", "tenant", "first_seen", "last_seen"}
 )
 
@@ -315,7 +315,7 @@ func (e *expectation) evaluateIncidents(r *inmemory.Result) verdict {
 	least := 1 << 30
 	for i := range r.Incidents {
 		inc := &r.Incidents[i]
-		if e.label != "" && inc.Kind != e.label || inc.TenantID != e.tenant.id && inc.TenantID != "" {
+		if e.label != "" && !isKind(inc, e.label) || inc.TenantID != e.tenant.id && inc.TenantID != "" {
 			continue
 		}
 		missed := len(e.missed(func(t token) bool { return incidentMeets(inc, t) }))
@@ -382,7 +382,7 @@ func (e *expectation) evaluateUser(r *inmemory.Result) verdict {
 	if e.label != "" && e.precision == 0 && !e.every {
 		for i := range r.Incidents {
 			inc := &r.Incidents[i]
-			if inc.Kind != e.label || inc.TenantID != e.account.tenant.id && inc.TenantID != "" || !e.concerns(inc) {
+			if !isKind(inc, e.label) || inc.TenantID != e.account.tenant.id && inc.TenantID != "" || !e.concerns(inc) {
 				continue
 			}
 			if len(e.missed(func(t token) bool { return incidentMeets(inc, t) })) == 0 {
@@ -413,7 +413,7 @@ func (e *expectation) evaluateUser(r *inmemory.Result) verdict {
 	}
 	got := "nearest: " + describeDiagnosis(nearest, e.checks)
 	for i := range r.Incidents {
-		if inc := &r.Incidents[i]; e.label == inc.Kind && e.concerns(inc) {
+		if inc := &r.Incidents[i]; isKind(inc, e.label) && e.concerns(inc) {
 			got += "; and " + describeIncident(inc)
 		}
 	}
@@ -580,11 +580,20 @@ func diagnosisValue(d *detectors.Diagnosis, key string) (value string, list []st
 	return "", nil, false
 }
 
+// isKind reports whether an incident is of a kind, or has it beside the one that names it.
+func isKind(i *detectors.Incident, kind string) bool {
+	return i.Kind == kind || slices.Contains(i.Also, kind)
+}
+
 func incidentMeets(i *detectors.Incident, t token) bool {
 	if name, ok := strings.CutPrefix(t.text, "counts."); ok {
 		return compare(t, countOf(i, name))
 	}
 	switch t.text {
+	case "kind":
+		return compare(t, i.Kind)
+	case "also":
+		return compareList(t, i.Also)
 	case "entity":
 		return compare(t, i.EntityValue)
 	case "entity_kind":
@@ -658,7 +667,7 @@ func describeIncident(i *detectors.Incident) string {
 	for _, c := range i.Counts {
 		counts = append(counts, fmt.Sprintf("%s:%d", c.Name, c.Value))
 	}
-	return fmt.Sprintf("incident %s entity=%s severity=%s outcome=%s requests=%d users=%d addresses=%d counts=%s first_seen=%s last_seen=%s", i.Kind,
+	return fmt.Sprintf("incident %s also=%s entity=%s severity=%s outcome=%s requests=%d users=%d addresses=%d counts=%s first_seen=%s last_seen=%s", i.Kind, strings.Join(i.Also, ","),
 		quote(i.EntityValue), i.Severity, i.Outcome, i.RequestIDsTotal, len(i.Users), len(i.Addresses), strings.Join(counts, ","),
 		time.UnixMicro(i.FirstSeen).UTC().Format(time.RFC3339), time.UnixMicro(i.LastSeen).UTC().Format(time.RFC3339))
 }

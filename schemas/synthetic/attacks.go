@@ -114,6 +114,10 @@ func (t *Traffic) Plant(a Attack) (Planted, error) {
 	people := t.opt.Users
 	if kind.name == "principal_secret_guessing" || kind.name == "expired_secret" {
 		people = len(t.tenants[a.Tenant].principals)
+		// There are far fewer than users, and who plants many kinds numbers them alike. Every third is a managed identity, which has
+		// no secret.
+		a.FirstUser %= max(people-a.Users, 0) + 1
+		a.FirstUser -= a.FirstUser % 3
 	}
 	if a.FirstUser < 0 || a.Users < 1 || a.FirstUser+a.Users > people {
 		return Planted{}, fmt.Errorf("plant %s: users %d to %d asked for; the tenant has %d", a.Kind, a.FirstUser, a.FirstUser+a.Users-1, people)

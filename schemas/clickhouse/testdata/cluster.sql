@@ -223,3 +223,6 @@ ORDER BY (request_id, tenant_id, source_topic, source_incarnation, source_partit
 TTL toDate(received_time) + toIntervalDay(7)
 SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1;
 
+-- 0006_incidents_also.sql
+ALTER TABLE `signindiag`.`incidents` ON CLUSTER '{cluster}' ADD COLUMN IF NOT EXISTS also Array(String) AFTER request_ids_total;
+

@@ -215,3 +215,6 @@ PARTITION BY toDate(received_time)
 ORDER BY (request_id, tenant_id, source_topic, source_incarnation, source_partition, source_offset, source_index)
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, ttl_only_drop_parts = 1;
 
+-- 0006_incidents_also.sql
+ALTER TABLE `signindiag`.`incidents` ADD COLUMN IF NOT EXISTS also Array(String) AFTER request_ids_total;
+

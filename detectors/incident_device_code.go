@@ -1,0 +1,44 @@
+package detectors
+
+// detectDeviceCode finds a device code sign-in that succeeded and was seen from several addresses or with several user agents:
+// the code was asked for in one place and confirmed in another, as when someone was talked into it.
+var detectDeviceCode = &detection{kind: IncidentDeviceCode, find: func(s *story) (f finding) {
+	t := &s.th.DeviceCode
+	for _, v := range s.events {
+		if !v.class.has(classSuccess) {
+			continue
+		}
+		var addresses, agents [16]uint32
+		for _, x := range s.events {
+			if x.correlation != v.correlation || v.time-x.time > t.Window.Microseconds() || x.time-v.time > t.Window.Microseconds() {
+				continue
+			}
+			note(&addresses, x.address)
+			note(&agents, x.agent)
+		}
+		if max(count(&addresses), count(&agents)) >= t.Places {
+			return finding{found: true, severity: severityHigh, outcome: outcomeSignedIn}
+		}
+	}
+	return f
+}}
+
+// note adds a value to a small set, unless it is 0 or the set is full.
+func note(set *[16]uint32, v uint32) {
+	for i := range set {
+		if v == 0 || set[i] == v {
+			return
+		}
+		if set[i] == 0 {
+			set[i] = v
+			return
+		}
+	}
+}
+
+func count(set *[16]uint32) (n int) {
+	for n < len(set) && set[n] != 0 {
+		n++
+	}
+	return n
+}
