@@ -544,6 +544,9 @@ func (r Renderer) WriteIncidents(w io.Writer, reports ...IncidentReport) error {
 		}
 		t.section("Proof")
 		for _, c := range rep.Counts {
+			if c.Value == 0 {
+				continue
+			}
 			t.item("", strings.ReplaceAll(c.Name, "_", " ")+" "+strconv.FormatInt(c.Value, 10))
 		}
 		shown := rep.RequestIDs[:min(len(rep.RequestIDs), maxTextRequestIDs)]
