@@ -542,13 +542,25 @@ func (r Renderer) WriteIncidents(w io.Writer, reports ...IncidentReport) error {
 		for j, a := range r.IncidentActions(rep.Kind) {
 			t.item(strconv.Itoa(j+1)+". ", a.Text+" ("+a.Role+")")
 		}
-		t.section("Proof")
-		for _, c := range rep.Counts {
-			if c.Value == 0 {
-				continue
+		if len(rep.Also) > 0 {
+			titles := make([]string, 0, len(rep.Also))
+			for _, kind := range rep.Also {
+				if k := r.Catalogue.Incident(kind); k != nil {
+					kind = k.Title
+				}
+				titles = append(titles, kind)
 			}
-			t.item("", strings.ReplaceAll(c.Name, "_", " ")+" "+strconv.FormatInt(c.Value, 10))
+			t.section("In the same story")
+			t.paragraph(strings.Join(titles, "; ") + ".")
 		}
+		t.section("Proof")
+		var numbers []string
+		for _, c := range rep.Counts {
+			if c.Value != 0 {
+				numbers = append(numbers, strings.ReplaceAll(c.Name, "_", " ")+" "+strconv.FormatInt(c.Value, 10))
+			}
+		}
+		t.paragraph(strings.Join(numbers, ", "))
 		shown := rep.RequestIDs[:min(len(rep.RequestIDs), maxTextRequestIDs)]
 		for _, id := range shown {
 			t.item("", "request "+string(appendClean(nil, id)))
