@@ -74,6 +74,7 @@ type Engine struct {
 	known    schemas.SignIn // the stored version of the record
 	united   schemas.SignIn
 	decoded  schemas.SignIn
+	compact  schemas.SignIn
 	view     View
 	affected []uint64
 	ofUser   []uint64

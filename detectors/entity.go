@@ -18,8 +18,8 @@ const (
 	// MaxKeptGroupEvents is the same for addresses, networks, agents, applications, policies and tenants. No threshold of
 	// users lies above it, so an attack of any size is seen.
 	MaxKeptGroupEvents = 256
-	// maxKeptPasses is how many right passwords of a user are kept beside the events, and maxKeptGroupPasses those of a
-	// group: enough to know who of the kept events got in.
+	// maxKeptPasses is how many right passwords of a user are kept beside the events, the newest, and maxKeptGroupPasses those of
+	// a group: enough to know who of the kept events got in, see thin.
 	maxKeptPasses      = 32
 	maxKeptGroupPasses = 256
 	// maxEntityIncidents is how many incidents of an entity are remembered, newest last.
@@ -462,36 +462,10 @@ func (s *entities) removeEvent(n *entity, i int) {
 	n.events = slices.Delete(n.events, i, i+1)
 }
 
-// addPass notes a right password; it returns its position, -1 when it tells nothing new or is older than all that are kept.
-// Of a group's user only the first of each kind after the user's first event is kept, and of someone without an event
-// the newest with each user agent: a busy office does not push out those that show who mistyped.
+// addPass notes a right password; it returns its position, -1 when it is older than all that are kept.
 func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
-	if n.group() {
-		first := int64(1<<63 - 1)
-		for i := range n.events {
-			if n.events[i].actor == p.actor {
-				first = n.events[i].time
-				break
-			}
-		}
-		const kinds = classSuccess | classStopped
-		for i := range n.passes {
-			x := &n.passes[i]
-			if x.actor != p.actor || x.class&kinds != p.class&kinds || x.incident != 0 {
-				continue
-			}
-			failed := notAfter(first, p.time)
-			switch {
-			case failed && notAfter(first, x.time) && x.time <= p.time, !failed && x.agent == p.agent && x.time >= p.time && !notAfter(first, x.time):
-				s.releasePass(&p)
-				return -1
-			case failed && notAfter(first, x.time), !failed && x.agent == p.agent && !notAfter(first, x.time):
-				s.removePass(n, i)
-			default:
-				continue
-			}
-			break
-		}
+	if n.group() && len(n.passes) == n.maxPasses() {
+		s.thin(n, scratch)
 	}
 	i, _ := slices.BinarySearchFunc(n.passes, p, comparePasses)
 	if len(n.passes) == n.maxPasses() {
@@ -517,6 +491,41 @@ func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
 	}
 	n.passes = slices.Insert(n.passes, i, p)
 	return i
+}
+
+// thin makes room among the right passwords of a group that has as many as are kept: of each user those stay that show who
+// mistyped. Those are the first of each kind after the user's first event, and of others the newest with each user agent.
+func (s *entities) thin(n *entity, scratch *counter) {
+	const kinds = classSuccess | classStopped
+	scratch.reset()
+	for i := range n.events {
+		if slot := scratch.slot(n.events[i].actor); slot.count == 0 {
+			slot.count = int32(i + 1)
+		}
+	}
+	var stays [maxKeptGroupPasses]bool
+	seen := func(p *pass, more uint64) bool {
+		return scratch.add((p.actor^uint64(p.class&kinds)^more<<32)*0x9e3779b97f4a7c15) > 1
+	}
+	for i := range n.passes {
+		p := &n.passes[i]
+		first := scratch.count(p.actor)
+		stays[i] = p.incident != 0 || first > 0 && notAfter(n.events[first-1].time, p.time) && !seen(p, 1<<31)
+	}
+	for i := len(n.passes) - 1; i >= 0; i-- {
+		p := &n.passes[i]
+		first := scratch.count(p.actor)
+		stays[i] = stays[i] || (first == 0 || !notAfter(n.events[first-1].time, p.time)) && !seen(p, uint64(p.agent))
+	}
+	kept := n.passes[:0]
+	for i := range n.passes {
+		if stays[i] {
+			kept = append(kept, n.passes[i])
+		} else {
+			s.releasePass(&n.passes[i])
+		}
+	}
+	n.passes = kept
 }
 
 func (s *entities) removePass(n *entity, i int) {

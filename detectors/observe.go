@@ -62,6 +62,11 @@ func (e *Engine) recall(n *entity, except *recentEntry) {
 
 // applyGroups brings the windows of the address, network, agent ... of a record up to date.
 func (e *Engine) applyGroups(rec *schemas.SignIn, roles schemas.RoleSet, received int64, revision uint64, out *Rows) {
+	if roles&fullRoles != 0 {
+		// What a row says must not depend on which entities happen to share a shard with the user.
+		schemas.CompactFor(&e.compact, rec)
+		rec = &e.compact
+	}
 	c := classOf(rec, e.catalogue)
 	actor := e.dealer.identify(rec)
 	if actor.role == schemas.Role_ROLE_USER && len(e.settings.Of(rec.TenantId).PrivilegedUsers) > 0 &&
@@ -161,8 +166,7 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 				s.releaseEvent(&v)
 				break
 			}
-			// The earlier one stands for the series, whichever came first.
-			v.incidents = old.incidents
+			// The earlier one stands for the series, whichever came first. It becomes a member of the incident below.
 			s.removeEvent(n, i)
 			s.addEvent(n, v)
 			touched, changed = c, true
@@ -196,6 +200,9 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 			changed = true
 		}
 	}
+	if touched.has(classWrong | classLegacy) {
+		touched |= classLegacyStop // a wrong password before a blocked right one decides what that means
+	}
 	if touched != 0 {
 		for i := range families {
 			if f := &families[i]; f.roles.Has(n.role) && touched.any(f.belongs) && touched.has(f.needs) {
@@ -210,10 +217,10 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 // classesOfPasses returns the events whose stories a right password may change.
 func classesOfPasses(role schemas.Role) class {
 	switch role {
-	case schemas.Role_ROLE_USER:
-		return classCounts
+	case schemas.Role_ROLE_USER: // all of them count the successes meanwhile
+		return classCounts | classLegacy | classLegacyStop | classDeviceCode
 	case schemas.Role_ROLE_SERVICE_PRINCIPAL:
-		return classWrongSecret
+		return classWrongSecret | classExpired
 	}
 	return classesOfSpray
 }

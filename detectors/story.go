@@ -423,10 +423,10 @@ func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *
 		})
 		e.stats.Members++
 	}
-	// An event may have left the story again: a newer version of its record, or an earlier try of the same series.
+	// An event may have left the story again: a newer version of its record, an earlier try of the same series, or a user who got in.
 	first, last := int64(1<<63-1), int64(-1<<63)
 	for _, v := range s.events {
-		if v.of(inc) {
+		if v.of(inc) && !s.group.ownUser(v.actor) {
 			first, last = min(first, v.time), max(last, v.time)
 		}
 	}
@@ -521,7 +521,9 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 	successes, stopped, passes := int64(0), int64(0), int64(0)
 	for i := range n.passes {
 		p := &n.passes[i]
-		if p.incident == inc.number {
+		// What was told to belong to the story, and does not any more, counts only where nobody can tell anew.
+		belongs := p.incident == inc.number && (s.found == 0 || inc.leftSet != 0 || slices.Contains(s.decisive, i))
+		if belongs {
 			passes++
 			if p.class.has(classStopped) {
 				stopped++
@@ -535,7 +537,7 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 			}
 		}
 		if p.class.has(classSuccess) && p.time >= inc.first && p.time <= inc.last && !n.group() ||
-			n.group() && p.class.has(classSuccess) && p.incident == inc.number {
+			n.group() && p.class.has(classSuccess) && belongs {
 			successes++
 		}
 	}
