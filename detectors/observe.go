@@ -141,6 +141,7 @@ func applicationName(rec *schemas.SignIn) string { return firstNamed(rec.AppDisp
 func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, actor uint64, c class, isEvent, isPass bool, received int64, revision uint64, out *Rows) bool {
 	s := &e.entities
 	size := n.size()
+	eventTime = min(max(eventTime, -maxEventTime), maxEventTime)
 	changed := false
 	touched := class(0)
 	at := s.findEvent(n, rec.RequestId, hash)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -174,16 +175,23 @@ func (s *sums) add(v *event) {
 	}
 }
 
+// size is what the incident takes beside its struct.
 func (i *incidentState) size() int64 {
-	n := int64(incidentSize)
+	n := int64(0)
 	for _, v := range i.values {
 		n += int64(len(v)) * 4
 	}
 	if i.actors != nil {
 		n += sketchSize
 	}
-	return n + int64(len(i.requests))*textSize
+	for _, id := range i.requests {
+		n += int64(len(id)) + requestSize
+	}
+	return n
 }
+
+// requestSize is what a kept request id takes beside its bytes: the string, and what allocation rounds up.
+const requestSize = int64(unsafe.Sizeof("")) + 12
 
 func (i *incidentState) release(t *interner) {
 	for _, v := range i.values {
@@ -403,7 +411,7 @@ func (e *Engine) openIncident(n *entity, family uint8, code int32, first *event)
 	inc := incidentState{number: n.nextInc, family: family, code: code, first: first.time, last: first.time}
 	n.nextInc++
 	inc.id = incidentID(families[family].name, n.key, e.entities.requestID(first))
-	n.incidents = append(n.incidents, inc)
+	n.incidents = insert(n.incidents, len(n.incidents), inc)
 	e.stats.Incidents++
 	return &n.incidents[len(n.incidents)-1]
 }
