@@ -39,8 +39,8 @@ func (n *entity) window(t, length int64, of class) windowCount {
 
 // distinctActors counts the different users among a group's events in the window of the given length that ends at t. Above
 // MaxKeptGroupEvents the numbers are estimates: least is that of the users of the kept events and of the hours that lie in the window
-// whole, most that with the hours that an edge of the window cuts. Each estimate is within three standard errors (9.75 %) in 99.7
-// of 100 cases, see sketch.
+// whole, most that with the hours that an edge of the window cuts. Each estimate is within three standard errors (9.75 %, or one
+// user) in 99.7 of 100 cases, see sketch.
 func (n *entity) distinctActors(t, length int64, scratch *counter) windowCount {
 	after := t - length // exclusive
 	scratch.reset()
