@@ -80,6 +80,7 @@ type Engine struct {
 	ofUser   []uint64
 	story    story
 	members  []*event
+	rowBytes []byte
 	counter  counter
 	// Of one look at a group.
 	actors, addresses, pairs counter
@@ -218,6 +219,7 @@ func (e *Engine) Apply(msg *schemas.EntityMessage, offset int64, out *Rows) {
 	// Memory is let go here and only here: rows of this call may alias what they found in the store.
 	e.recent.evict(msg.ReceivedMs)
 	e.entities.evict(msg.ReceivedMs)
+	e.entities.rowText = e.entities.rowText[:0]
 	e.started = min(e.started, msg.SignIn.EventTime)
 	roles, revision := schemas.RoleSet(msg.Roles), Revision(e.epoch, offset)
 	if roles&fullRoles != 0 {

@@ -114,6 +114,7 @@ type entity struct {
 
 	incidents []incidentState
 	nextInc   uint32
+	crowded   bool // right passwords were let go
 
 	// Links of the list that the entity is in, by slot; -1 ends it.
 	newer, older int32
@@ -209,6 +210,7 @@ type entities struct {
 
 	evicted uint64
 	scratch []*event // of one call
+	rowText []byte   // ids that the rows of one record spell out
 }
 
 func (s *entities) init(limit int64) {
@@ -446,11 +448,14 @@ func (s *entities) releaseIDs(request, correlation *[16]byte, c class) {
 	}
 }
 
+// idText returns an id. It may alias s.rowText, which is written anew at the next record.
 func (s *entities) idText(id *[16]byte, text bool) string {
 	if text {
 		return s.texts.text(textNumber(id))
 	}
-	return guidString(id)
+	start := len(s.rowText)
+	s.rowText = appendGUID(s.rowText, id)
+	return aliasString(s.rowText[start:])
 }
 
 func (s *entities) requestID(v *event) string {
@@ -603,6 +608,7 @@ func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
 			s.releasePass(&p)
 			return -1
 		}
+		n.crowded = true
 		s.releasePass(&n.passes[oldest])
 		n.passes = slices.Delete(n.passes, oldest, oldest+1)
 		if i > oldest {
@@ -616,6 +622,7 @@ func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
 // thin makes room among the right passwords of a group that has as many as are kept: of each user those stay that show who
 // mistyped. Those are the first of each kind after the user's first event, and of others the newest with each user agent.
 func (s *entities) thin(n *entity, scratch *counter) {
+	n.crowded = true
 	const kinds = classSuccess | classStopped
 	scratch.reset()
 	for i := range n.events {

@@ -144,6 +144,7 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 	eventTime = min(max(eventTime, -maxEventTime), maxEventTime)
 	changed := false
 	touched := class(0)
+	added := -1 // position of a new event
 	at := s.findEvent(n, rec.RequestId, hash)
 	switch {
 	case at >= 0 && isEvent:
@@ -173,7 +174,7 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 			touched, changed = c, true
 			break
 		}
-		if s.addEvent(n, v) < 0 {
+		if added = s.addEvent(n, v); added < 0 {
 			e.stats.EventsTooLate++
 		} else {
 			e.stats.Events++
@@ -196,8 +197,11 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 		s.removePass(n, at)
 		changed = true
 	case isPass:
-		if s.addPass(n, s.newPass(rec, eventTime, hash, actor, c, n.group()), &e.counter) >= 0 {
-			touched |= classesOfPasses(n.role)
+		if i := s.addPass(n, s.newPass(rec, eventTime, hash, actor, c, n.group()), &e.counter); i >= 0 {
+			if changed || !e.bystander(n, &n.passes[i]) {
+				touched |= classesOfPasses(n.role)
+				added = -1
+			}
 			changed = true
 		}
 	}
@@ -206,13 +210,46 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 	}
 	if touched != 0 {
 		for i := range families {
-			if f := &families[i]; f.roles.Has(n.role) && touched.any(f.belongs) && touched.has(f.needs) {
+			if f := &families[i]; f.roles.Has(n.role) && touched.any(f.belongs) && touched.has(f.needs) &&
+				(added < 0 || !e.follow(n, uint8(i), added, revision, out)) {
 				e.judge(n, uint8(i), eventTime, rec.ErrorCode, revision, out)
 			}
 		}
 	}
 	s.touch(n, size, received)
 	return changed
+}
+
+// bystander reports whether a new right password of a group changes no story: its user has no event there, or has got in since
+// the last one, so that it only speaks for the place. Then it opens no incident, and one that was told has heard as much already
+// where right passwords are so many that some were let go, unless it is someone else's with the user agent of an event.
+func (e *Engine) bystander(n *entity, p *pass) bool {
+	if !n.group() {
+		return false
+	}
+	failed, last, sameAgent := false, int64(0), false
+	for i := range n.events {
+		v := &n.events[i]
+		if v.actor == p.actor && (!failed || notAfter(v.time, p.time)) {
+			failed, last = true, v.time
+		}
+		sameAgent = sameAgent || v.agent == p.agent
+	}
+	if failed && !slices.ContainsFunc(n.passes, func(x pass) bool {
+		return x.actor == p.actor && x.class == p.class && comparePasses(x, *p) < 0 && notAfter(last, x.time)
+	}) {
+		return false
+	}
+	if n.crowded && (failed || !sameAgent) {
+		return true
+	}
+	th := &e.settings.Of(e.entities.texts.text(n.tenant)).Thresholds
+	for i := range families {
+		if f := &families[i]; f.roles.Has(n.role) && n.incidentAt(uint8(i), 0, p.time, f.quiet(th)) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // classesOfPasses returns the events whose stories a right password may change.

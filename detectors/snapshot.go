@@ -342,6 +342,7 @@ func (s *entities) writeEntity(w *snapshotWriter, n *entity) {
 	}
 	w.int(n.received)
 	w.uint(uint64(n.nextInc))
+	w.bool(n.crowded)
 	w.uint(uint64(len(n.events)))
 	for i := range n.events {
 		v := &n.events[i]
@@ -492,7 +493,7 @@ func (s *entities) readEntity(r *snapshotReader, list uint8) {
 	for _, t := range [...]*uint32{&n.tenant, &n.name, &n.detail} {
 		*t = s.readText(r)
 	}
-	n.received, n.nextInc = r.int(), r.uint32()
+	n.received, n.nextInc, n.crowded = r.int(), r.uint32(), r.bool()
 	count := r.atMost(n.maxEvents())
 	n.events = make([]event, 0, room(count))
 	for range count {

@@ -238,14 +238,14 @@ func (r *runner) stories() (out []told, bridged int) {
 					var rows Rows
 					e.judge(n, inc.family, inc.first, inc.code, 1, &rows)
 					if len(rows.Incidents) > 0 {
-						r.t.Errorf("%s of %s: the last row is not that of the end: %s", f.name, s.texts.text(n.name), gocmp.Diff(r.rows[inc.idString()], rows.Incidents[0], compareRows))
+						r.t.Errorf("%s of %s: the last row is not that of the end: %s", f.name, s.texts.text(n.name), gocmp.Diff(r.rows[s.incidentID(inc)], rows.Incidents[0], compareRows))
 					}
-					x := told{Family: f.name, Row: r.rows[inc.idString()]}
+					x := told{Family: f.name, Row: r.rows[s.incidentID(inc)]}
 					for k := range st.events {
 						if v := st.events[k]; v.of(inc) && !st.group.ownUser(v.actor) {
 							id := s.requestID(v)
 							x.Members = append(x.Members, id)
-							if !r.members[[2]string{inc.idString(), id}] {
+							if !r.members[[2]string{s.incidentID(inc), id}] {
 								r.t.Errorf("%s of %s: event %s is no member", f.name, s.texts.text(n.name), id)
 							}
 						}
