@@ -1,8 +1,6 @@
 package detectors
 
 import (
-	"fmt"
-	"runtime"
 	"testing"
 
 	"github.com/signindiag/signindiag/schemas"
@@ -72,9 +70,11 @@ var streams = []stream{
 	{"successes at many addresses", rolesOfAddress, func(n int, r *streamRecord) { r.set(n, n%100_000, n%100_000, int64(n)*10e3, codeSuccess) }},
 }
 
-// benchOptions keep the recent store small, so that it is full after the warm-up.
+// benchEngine keeps the recent store small, so that it is full after a warm-up.
 func benchEngine(tb testing.TB, o Options) *Engine {
-	o.Catalogue = testCatalogue(tb)
+	if o.Catalogue == nil {
+		o.Catalogue = testCatalogue(tb)
+	}
 	if o.RecentBytes == 0 {
 		o.RecentBytes = 4 << 20
 	}
@@ -115,13 +115,3 @@ func BenchmarkStream(b *testing.B) {
 		})
 	}
 }
-
-func heap() uint64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-var _ = fmt.Sprint
