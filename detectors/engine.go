@@ -74,11 +74,13 @@ type Engine struct {
 	known    schemas.SignIn // the stored version of the record
 	united   schemas.SignIn
 	decoded  schemas.SignIn
+	compact  schemas.SignIn
 	view     View
 	affected []uint64
 	ofUser   []uint64
 	story    story
 	members  []*event
+	rowBytes []byte
 	counter  counter
 	// Of one look at a group.
 	actors, addresses, pairs counter
@@ -217,6 +219,7 @@ func (e *Engine) Apply(msg *schemas.EntityMessage, offset int64, out *Rows) {
 	// Memory is let go here and only here: rows of this call may alias what they found in the store.
 	e.recent.evict(msg.ReceivedMs)
 	e.entities.evict(msg.ReceivedMs)
+	e.entities.rowText = e.entities.rowText[:0]
 	e.started = min(e.started, msg.SignIn.EventTime)
 	roles, revision := schemas.RoleSet(msg.Roles), Revision(e.epoch, offset)
 	if roles&fullRoles != 0 {

@@ -239,7 +239,7 @@ func containsFold(s, word string) bool {
 }
 
 // CompactFor makes the small form of src in dst, for the entities topic's roles other than user and service principal: ids,
-// times, category, code, user, application, resource, address, network, client, user agent, protocol and country, and of the
+// times, category, code, user (the identifier where there is no id), application, resource, address, network, client, user agent, protocol and country, and of the
 // policies those that failed, with id, name, result and controls. Texts are cut as Compact cuts them; the failure text
 // stays only where no code names the failure, or its code has two meanings (50053). dst is overwritten; its nested messages are used again. Its strings alias
 // those of src.
@@ -253,6 +253,9 @@ func CompactFor(dst, src *SignIn) {
 		dst.FailureReason = Clip(src.FailureReason, maxName)
 	}
 	dst.UserId, dst.UserPrincipalName = Clip(src.UserId, maxName), Clip(src.UserPrincipalName, maxName)
+	if !IsGroupingID(src.UserId) && src.SignInIdentifier != src.UserPrincipalName {
+		dst.SignInIdentifier = Clip(src.SignInIdentifier, maxName) // all that may tell one person from another
+	}
 	dst.UserType = src.UserType
 	dst.AppId, dst.AppDisplayName = Clip(src.AppId, maxName), Clip(src.AppDisplayName, maxName)
 	dst.ResourceId, dst.ResourceDisplayName = Clip(src.ResourceId, maxName), Clip(src.ResourceDisplayName, maxName)
