@@ -3,7 +3,7 @@ package detectors
 import "slices"
 
 // detectTakeover finds a success after many wrong passwords of one user, from one of their addresses or with one of their
-// user agents, and not from the user's own place or device.
+// user agents, that is not the person's own.
 var detectTakeover = &detection{kind: IncidentAccountTakeover, find: func(s *story) (f finding) {
 	t := &s.th.AccountTakeover
 	const wrong = classWrong | classLocked | classBadAddress
@@ -21,7 +21,7 @@ var detectTakeover = &detection{kind: IncidentAccountTakeover, find: func(s *sto
 		if p.time-last > t.Window.Microseconds() || !s.sameWay(p, wrong) {
 			continue
 		}
-		if s.familiar(p.address, p.agent, p.class) {
+		if s.ownSuccess(p) {
 			f.suppressed = true
 			continue
 		}

@@ -34,7 +34,7 @@ var detectMFAFatigue = &detection{kind: IncidentMFAFatigue, find: func(s *story)
 		if !p.class.has(classSuccess) || before < t.Prompts || !s.sameWay(p, classDenied|classNoAnswer) {
 			continue
 		}
-		if s.familiar(p.address, p.agent, p.class) && !denied {
+		if s.familiar(p.address, p.class) && !denied {
 			f.suppressed = true
 			continue
 		}

@@ -222,11 +222,12 @@ func classesOfPasses(role schemas.Role) class {
 // what was refused at every refresh of its token: equal refusals within the 48 hours are one. Equal wrong passwords are one
 // when they come within a minute, since a program that keeps an old password is told by its spacing.
 func (s *entities) sameTry(n *entity, v *event, tenant *TenantSettings) int {
-	if !v.class.has(classSilent) || v.class.has(classSuccess) || n.group() {
+	// Each use of a wrong or expired secret counts: whoever guesses one by the second is no retry.
+	if !v.class.has(classSilent|classPerson) || v.class.has(classSuccess) || n.group() {
 		return -1
 	}
 	reach := tenant.Thresholds.RepeatedFailures.Window.Microseconds()
-	if v.class.any(classWrong | classLocked | classWrongSecret) {
+	if v.class.any(classWrong | classLocked) {
 		reach = sameTry
 	}
 	for i := n.after(v.time - reach); i < len(n.events) && n.events[i].time < v.time+reach; i++ {

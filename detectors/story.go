@@ -114,6 +114,10 @@ type story struct {
 	found  kindSet  // what detections before found
 	// decisive holds positions of n.passes that detections found to belong to the story.
 	decisive []int
+	// stored is an event of the program that keeps an old password, where there is one: see sameSource.
+	stored *event
+	// aside marks those of events that belong to another story: see setAside.
+	aside []bool
 	// unresolved is what a look at a group found: see resolve.
 	group groupView
 }
@@ -411,8 +415,8 @@ func (e *Engine) openIncident(n *entity, family uint8, code int32, first *event)
 // addMembers appends the members that the incident gained.
 func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *Rows) {
 	tenant := e.entities.texts.text(s.n.tenant)
-	for _, v := range s.events {
-		if v.incidents[families[inc.family].lane] != 0 || s.group.ownUser(v.actor) {
+	for i, v := range s.events {
+		if v.incidents[families[inc.family].lane] != 0 || s.isAside(i) {
 			continue
 		}
 		v.incidents[families[inc.family].lane] = inc.number
@@ -504,8 +508,8 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 		}
 	}
 	e.members = e.members[:0]
-	for _, v := range s.events {
-		if !v.of(inc) || s.group.ownUser(v.actor) {
+	for i, v := range s.events {
+		if !v.of(inc) || s.isAside(i) {
 			continue
 		}
 		total.add(v)
