@@ -109,10 +109,25 @@ func (s *story) resolve(after int64) {
 			g.agents = append(g.agents, v.agent)
 		}
 	}
+	// An agent of people who get in is theirs. One or two beside a whole spray are victims whose password was guessed at once.
 	g.agents = slices.DeleteFunc(g.agents, func(agent uint32) bool {
-		return slices.ContainsFunc(passes, func(p pass) bool {
-			return p.agent == agent && p.class.has(classSuccess) && inStory(p.time) && g.of(p.actor) == nil
-		})
+		clean.reset()
+		for i := range passes {
+			if p := &passes[i]; p.agent == agent && p.class.has(classSuccess) && inStory(p.time) && g.of(p.actor) == nil {
+				clean.add(p.actor)
+			}
+		}
+		in := clean.distinct
+		if in == 0 {
+			return false
+		}
+		clean.reset()
+		for _, v := range s.events {
+			if v.agent == agent && g.of(v.actor).unresolved {
+				clean.add(v.actor)
+			}
+		}
+		return clean.distinct < s.th.PasswordSpray.Users*in
 	})
 	for i := range g.actors {
 		a := &g.actors[i]
@@ -138,7 +153,7 @@ func (s *story) unresolvedActor(v *event) (uint64, bool) {
 // isAside reports whether the event at i belongs to another story: it is a typing error of one of the place's own people, or
 // setAside found it.
 func (s *story) isAside(i int) bool {
-	if a := s.group.of(s.events[i].actor); a != nil && a.own {
+	if a := s.group.of(s.events[i].actor); a != nil && a.own && !(s.lockouts && a.classes.has(classLocked)) {
 		return true
 	}
 	return s.aside != nil && s.aside[i]

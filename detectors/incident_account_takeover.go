@@ -7,6 +7,7 @@ import "slices"
 var detectTakeover = &detection{kind: IncidentAccountTakeover, find: func(s *story) (f finding) {
 	t := &s.th.AccountTakeover
 	const wrong = classWrong | classLocked | classBadAddress
+	s.findStored()
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
 		if !p.class.has(classSuccess) || s.eventsBefore(p.time, wrong) < t.Failures {
@@ -14,11 +15,11 @@ var detectTakeover = &detection{kind: IncidentAccountTakeover, find: func(s *sto
 		}
 		last := int64(0)
 		for _, v := range s.events {
-			if v.class.any(wrong) && notAfter(v.time, p.time) {
+			if v.class.any(wrong) && !s.isStored(v) && notAfter(v.time, p.time) {
 				last = v.time
 			}
 		}
-		if p.time-last > t.Window.Microseconds() || !s.sameWay(p, wrong) {
+		if p.time-last > t.Window.Microseconds() || s.sameWay(p, wrong) < min(mistyped, t.Failures) {
 			continue
 		}
 		if s.ownSuccess(p) {

@@ -5,15 +5,28 @@ package detectors
 // mistypes beside it is another matter. A lockout speaks against it, since smart lockout does not count a repeated wrong
 // password.
 var detectCachedCredential = &detection{kind: IncidentCachedCredential, find: func(s *story) (f finding) {
+	s.findStored()
+	if s.stored != nil {
+		f = finding{found: true, severity: severityLow, outcome: outcomeFailing}
+	}
+	return f
+}}
+
+// findStored sets s.stored, once for a story: other detections ask for it first, since its tries are nobody's guesses.
+func (s *story) findStored() {
+	if s.storedKnown {
+		return
+	}
+	s.storedKnown = true
 	t := &s.th.CachedCredential
 	for _, v := range s.events {
 		if v.class.any(classLocked | classBadAddress) {
-			return f
+			return
 		}
 	}
 	first := s.mostFrequentProgram()
 	if first == nil || peak(s.events, t.Window.Microseconds(), func(v *event) bool { return sameProgram(first, v) }) < t.Failures {
-		return f
+		return
 	}
 	tries := s.e.tries[:0]
 	for _, v := range s.events {
@@ -22,12 +35,10 @@ var detectCachedCredential = &detection{kind: IncidentCachedCredential, find: fu
 		}
 	}
 	s.e.tries = tries
-	if regularSeconds(tries) == 0 {
-		return f
+	if regularSeconds(tries) != 0 {
+		s.stored = first
 	}
-	s.stored = first
-	return finding{found: true, severity: severityLow, outcome: outcomeFailing}
-}}
+}
 
 // mostFrequentProgram returns the first try of the program with the most wrong passwords, nil where there is none.
 func (s *story) mostFrequentProgram() (best *event) {

@@ -42,27 +42,28 @@ func (s *story) credentialOutcome(after int) uint8 {
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
 		if p.class.has(classSuccess) && p.time < s.last()+quietFailures(s.th) && s.eventsBefore(p.time, classCounts) >= after &&
-			s.sameWay(p, classCounts) && !s.ownSuccess(p) {
+			s.sameWay(p, classCounts) >= min(mistyped, after) && !s.ownSuccess(p) {
 			return outcomeSignedIn
 		}
 	}
 	return outcome
 }
 
-// sameWay reports whether a pass comes from an address, or with a user agent, of events before it.
-func (s *story) sameWay(p *pass, of class) bool {
+// sameWay counts the events before a pass that come from its address or with its user agent. Below mistyped they are the
+// typing errors of the person, whom somebody else attacks from elsewhere.
+func (s *story) sameWay(p *pass, of class) (n int) {
 	for _, v := range s.events {
-		if v.class.any(of) && notAfter(v.time, p.time) && (s.samePlace(v.address, p.address) || v.agent == p.agent && p.agent != 0) {
-			return true
+		if v.class.any(of) && !s.isStored(v) && notAfter(v.time, p.time) && (s.samePlace(v.address, p.address) || v.agent == p.agent && p.agent != 0) {
+			n++
 		}
 	}
-	return false
+	return n
 }
 
-// eventsBefore counts the events of a class up to the second of t.
+// eventsBefore counts the events of a class up to the second of t, those of a stored password aside.
 func (s *story) eventsBefore(t int64, of class) (n int) {
 	for _, v := range s.events {
-		if v.class.any(of) && notAfter(v.time, t) {
+		if v.class.any(of) && !s.isStored(v) && notAfter(v.time, t) {
 			n++
 		}
 	}
@@ -97,12 +98,13 @@ func (s *story) oneSource() bool {
 	return true
 }
 
-// ownSuccess reports whether a success is the person's own, rather than that of whoever guessed the password: it comes from
-// the person's own place or device, or a second factor was passed at the one address of all the tries, without a prompt that
-// was refused or left unanswered. That is somebody who forgot the password and reset it, whom nothing else tells from a
-// takeover. Approving a prompt that a stranger caused is told by mfa_fatigue.
+// ownSuccess reports whether a success is the person's own, rather than that of whoever guessed the password. It comes from
+// the person's own place or device. Or a second factor was passed, without a prompt that was refused or left unanswered
+// before, and either all of the tries came from that place or none: somebody who forgot the password and reset it, or who was
+// elsewhere meanwhile, with the browser that the attacker names. Nothing else tells them from a takeover. Approving a prompt
+// that a stranger caused is told by mfa_fatigue.
 func (s *story) ownSuccess(p *pass) bool {
-	if s.familiar(p.address, p.class) {
+	if s.familiarBefore(p.address, p.class, p.time) {
 		return true
 	}
 	if !slices.ContainsFunc(s.n.passes, func(x pass) bool {
@@ -110,18 +112,28 @@ func (s *story) ownSuccess(p *pass) bool {
 	}) {
 		return false
 	}
+	here, elsewhere := false, false
 	for _, v := range s.events {
-		if v.class.any(classDenied|classNoAnswer) || v.class.any(classWrong|classLocked|classBadAddress) && !s.samePlace(v.address, p.address) {
+		if v.class.any(classDenied | classNoAnswer) {
 			return false
 		}
+		if v.class.any(classWrong | classLocked | classBadAddress) {
+			same := s.samePlace(v.address, p.address)
+			here, elsewhere = here || same, elsewhere || !same
+		}
 	}
-	return true
+	return !here || !elsewhere
 }
 
 // familiar reports whether the user's own place or device is behind an event: a joined device, or an address (IPv6: its /64)
 // from which the user had got in before failing there more than someone does who mistypes. A user agent alone is nobody's
 // own: attackers take the most common ones.
 func (s *story) familiar(address uint32, c class) bool {
+	return s.familiarBefore(address, c, 1<<63-1)
+}
+
+// familiarBefore is familiar by what was known before t: a success is no witness of itself.
+func (s *story) familiarBefore(address uint32, c class, t int64) bool {
 	if c.has(classKnownDevice) {
 		return true
 	}
@@ -130,6 +142,9 @@ func (s *story) familiar(address uint32, c class) bool {
 	}
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
+		if p.time >= t {
+			break
+		}
 		if !p.class.has(classSuccess) || !s.samePlace(p.address, address) {
 			continue
 		}

@@ -114,8 +114,11 @@ type story struct {
 	found  kindSet  // what detections before found
 	// decisive holds positions of n.passes that detections found to belong to the story.
 	decisive []int
-	// stored is an event of the program that keeps an old password, where there is one: see sameSource.
-	stored *event
+	// stored is an event of the program that keeps an old password, where there is one: see findStored.
+	stored      *event
+	storedKnown bool
+	// lockouts says that users who were locked are part of the story, whoever they are.
+	lockouts bool
 	// aside marks those of events that belong to another story: see setAside.
 	aside []bool
 	// unresolved is what a look at a group found: see resolve.
@@ -342,8 +345,10 @@ func (e *Engine) judge(n *entity, number uint8, t int64, code int32, revision ui
 	}
 	e.addMembers(s, inc, revision, out)
 	// What left was judged with events that are no longer there.
-	if inc.leftSet != 0 || kind < 0 {
+	if inc.leftSet != 0 {
 		severity, outcome = max(severity, inc.severity), max(outcome, inc.outcome)
+	}
+	if inc.leftSet != 0 || kind < 0 {
 		kinds |= inc.leftSet
 		if kind < 0 {
 			kinds |= inc.kinds
