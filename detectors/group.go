@@ -68,6 +68,13 @@ func (s *story) resolve(after int64) {
 		a.foreign = a.foreign || !v.class.has(classKnownDevice)
 		a.tries++
 	}
+	// Who fails with one tool and gets in with another may be two: the attacker and the victim behind one address.
+	ways := &s.e.pairs
+	ways.reset()
+	way := func(actor uint64, agent uint32) uint64 { return actor ^ uint64(agent)*0x9e3779b97f4a7c15 }
+	for _, v := range s.events {
+		ways.add(way(v.actor, v.agent))
+	}
 	passes := s.n.passes
 	inStory := func(t int64) bool { return t >= s.first()-after && t <= s.last()+after }
 	clean := &s.e.counter
@@ -85,7 +92,9 @@ func (s *story) resolve(after int64) {
 			continue
 		}
 		if p.class.has(classSuccess) && a.success < 0 {
-			a.success = i
+			if p.agent == 0 || ways.count(way(p.actor, p.agent)) > 0 || ways.count(way(p.actor, 0)) > 0 {
+				a.success = i
+			}
 		} else if p.class.has(classStopped) && a.stopped < 0 {
 			a.stopped = i
 		}

@@ -62,7 +62,7 @@ func (e *Engine) recall(n *entity, except *recentEntry) {
 
 // applyGroups brings the windows of the address, network, agent ... of a record up to date.
 func (e *Engine) applyGroups(rec *schemas.SignIn, roles schemas.RoleSet, received int64, revision uint64, out *Rows) {
-	c := classOf(rec, e.catalogue)
+	c := classOf(rec, e.catalogue) &^ classesOfSteps
 	actor := e.dealer.identify(rec)
 	if !actor.known {
 		// Whoever is not named may be one and the same: five such records are no five users.

@@ -89,6 +89,7 @@ func mixedDay(seed uint64) synthetic.Options {
 // story is what one or more incidents that share records tell.
 type story struct {
 	incidents []*detectors.Incident
+	members   [][]string // request ids of each incident
 	requests  map[string]bool
 }
 
@@ -134,10 +135,14 @@ func stories(rows *inmemory.Result) []*story {
 			s = &story{requests: map[string]bool{}}
 			of[root(i)], out = s, append(out, s)
 		}
-		s.incidents = append(s.incidents, &rows.Incidents[i])
+		s.incidents, s.members = append(s.incidents, &rows.Incidents[i]), append(s.members, nil)
 	}
 	for _, m := range rows.Members {
-		of[root(index[m.TenantID+m.IncidentID])].requests[m.RequestID] = true
+		i := index[m.TenantID+m.IncidentID]
+		s := of[root(i)]
+		s.requests[m.RequestID] = true
+		k := slices.Index(s.incidents, &rows.Incidents[i])
+		s.members[k] = append(s.members[k], m.RequestID)
 	}
 	return out
 }
@@ -171,7 +176,7 @@ func runDay(t *testing.T, o synthetic.Options) (*synthetic.Traffic, inmemory.Res
 type score struct {
 	planted, found      int // what was planted, and what of it was found with its kind and outcome as one story
 	organic, foundOf    int // the same of what people did by themselves
-	incidents, truthful int // incidents, and those of a story that holds records of the ground truth
+	incidents, truthful int // incidents, and those whose records are of the ground truth
 	organicIncidents    int
 	faults              []string
 }
@@ -184,12 +189,10 @@ func match(traffic *synthetic.Traffic, rows *inmemory.Result) (s score) {
 	all := stories(rows)
 	planted, organic := traffic.Planted(), traffic.Organic()
 	attacks := map[*story][]int{}
-	true_ := map[*story]bool{}
 	look := func(p *synthetic.Planted, demandOne bool) (of []*story, ok bool, why string) {
 		for _, story := range all {
 			if slices.ContainsFunc(p.RequestIDs, func(id string) bool { return story.requests[id] }) {
 				of = append(of, story)
-				true_[story] = true
 			}
 		}
 		if len(of) != 1 && demandOne {
@@ -197,7 +200,9 @@ func match(traffic *synthetic.Traffic, rows *inmemory.Result) (s score) {
 		}
 		for _, story := range of {
 			for _, i := range story.incidents {
-				if (i.Kind == p.Kind || slices.Contains(i.Also, p.Kind)) && i.Outcome == p.Outcome {
+				// People who got in with the password alone after failures of their own may be at a familiar place.
+				own := !demandOne && p.Kind == detectors.IncidentRepeatedFailures && p.Outcome == detectors.IncidentSignedIn && i.Outcome == detectors.IncidentBlocked
+				if (i.Kind == p.Kind || slices.Contains(i.Also, p.Kind)) && (i.Outcome == p.Outcome || own) {
 					return of, true, ""
 				}
 			}
@@ -244,12 +249,42 @@ func match(traffic *synthetic.Traffic, rows *inmemory.Result) (s score) {
 		}
 		s.foundOf++
 	}
+	// What an incident may be of: an attack or outage that its records are mostly of, or, for a single user or workload, what they
+	// did by themselves. Beside an attack nobody has got in.
+	records := map[string]*synthetic.Planted{}
+	for _, list := range [][]synthetic.Planted{organic, planted} {
+		for n := range list {
+			for _, id := range list[n].RequestIDs {
+				records[id] = &list[n]
+			}
+		}
+	}
+	attacked := map[*synthetic.Planted]bool{}
+	for n := range planted {
+		attacked[&planted[n]] = true
+	}
 	for _, story := range all {
-		s.incidents += len(story.incidents)
-		if true_[story] {
-			s.truthful += len(story.incidents)
-		} else {
-			s.fault("invented:\n    %s", story)
+		for n, i := range story.incidents {
+			s.incidents++
+			ofAttack, ofSomething, in := 0, 0, false
+			for _, id := range story.members[n] {
+				if p := records[id]; p != nil {
+					ofSomething++
+					in = in || p.Outcome == "signed_in"
+					if attacked[p] {
+						ofAttack++
+					}
+				}
+			}
+			single := i.EntityKind == detectors.EntityUser || i.EntityKind == detectors.EntityServicePrincipal
+			switch {
+			case single && ofSomething == 0, !single && 2*ofAttack < len(story.members[n]):
+				s.fault("invented: %d of %d records are of an attack, in\n    %s", ofAttack, len(story.members[n]), story)
+			case i.Outcome == detectors.IncidentSignedIn && !in:
+				s.fault("nobody got in, in\n    %s", story)
+			default:
+				s.truthful++
+			}
 		}
 	}
 	slices.SortFunc(s.faults, cmp.Compare)

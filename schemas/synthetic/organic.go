@@ -20,6 +20,7 @@ const (
 	noteLocked               // the same, by smart lockout
 	noteExpired              // a workload used an expired secret
 	noteLegacy               // a person got in with an old mail client
+	noteAlone                // a person got in with the password alone
 )
 
 // note remembers a record, where it may be part of a story.
@@ -27,10 +28,14 @@ func (t *Traffic) note(e *event) {
 	n := note{noteRefused, e.tenant, e.user, e.at, e.seed}
 	switch e.code {
 	case 0:
-		if e.client != clientIMAP && e.client != clientSMTP {
+		switch {
+		case e.client == clientIMAP || e.client == clientSMTP:
+			n.what = noteLegacy
+		case e.class == interactive && e.detail == detailPassword:
+			n.what = noteAlone
+		default:
 			return
 		}
-		n.what = noteLegacy
 	case 50053:
 		n.what = noteLocked
 	case 7000222:
@@ -52,7 +57,8 @@ const (
 // Organic returns the ground truth of what people and workloads did by themselves that is worth an incident: somebody who
 // forgot the password and was locked (account_lockout), others who were refused five times within 48 hours
 // (repeated_failures), workloads with an expired secret, and people who use old mail clients where the tenant lets them. The
-// records of planted attacks are not counted in. It is empty without Options.Remember, and tells what was started so far,
+// records of planted attacks are not counted in. The outcome of repeated_failures is signed_in where the person got in with the
+// password alone after five of them: whether that was the person, no log tells. It is empty without Options.Remember, and tells what was started so far,
 // delivered or not.
 func (t *Traffic) Organic() []Planted {
 	notes := slices.Clone(t.notes)
@@ -91,9 +97,19 @@ func (t *Traffic) organic(notes []note) (Planted, bool) {
 	case noteLegacy:
 		p.Kind, p.Outcome = "legacy_auth", "signed_in"
 	default:
+		var alone int64
+		notes = slices.DeleteFunc(notes, func(n note) bool {
+			if n.what == noteAlone {
+				alone = n.at
+			}
+			return n.what == noteAlone
+		})
 		repeated := false
 		for i := repeatedFailures - 1; i < len(notes); i++ {
 			repeated = repeated || notes[i].at-notes[i-repeatedFailures+1].at < repeatedWithin.Microseconds()
+		}
+		if repeated && alone >= notes[repeatedFailures-1].at {
+			p.Outcome = "signed_in"
 		}
 		if slices.ContainsFunc(notes, func(n note) bool { return n.what == noteLocked }) {
 			p.Kind, p.Outcome = "account_lockout", "locked"
