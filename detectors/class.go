@@ -39,6 +39,8 @@ const (
 	// Not of the record, but of how it is kept.
 	classRequestText     // request holds the number of an interned text, not a GUID
 	classCorrelationText // the same for correlation
+
+	classPassedMFA // a success of somebody who passed a second factor, there and then or before on the same device
 )
 
 func (c class) has(bits class) bool { return c&bits == bits }
@@ -105,6 +107,9 @@ func classOf(r *schemas.SignIn, cat *catalogue.Catalogue) class {
 	if r.ErrorCode == 0 {
 		if r.Flags&schemas.FlagNoErrorCode == 0 {
 			c |= classSuccess
+			if passedMFA(r) {
+				c |= classPassedMFA
+			}
 		}
 		return c
 	}
@@ -183,6 +188,18 @@ func mfaClass(r *schemas.SignIn) class {
 	return 0
 }
 
+// passedMFA reports whether a second factor was passed: in this sign-in, or earlier in a session that the device holds or
+// on a device that is remembered. Neither has who merely guessed a password. Skipping it for the place says nothing.
+func passedMFA(r *schemas.SignIn) bool {
+	for _, step := range r.AuthenticationDetails {
+		if step != nil && isMFAStep(step) && step.Succeeded == schemas.Tri_TRI_TRUE && isSatisfied(step.ResultDetail) &&
+			!(containsFold(step.ResultDetail, "skipped") && !containsFold(step.ResultDetail, "device")) {
+			return true
+		}
+	}
+	return false
+}
+
 // isLockout reports whether the record says that the account was locked for too many attempts. The other meaning
 // of 50053, an address with malicious activity, is told apart by the text alone.
 func isLockout(rec *schemas.SignIn) bool {
@@ -198,6 +215,9 @@ func isSilent(rec *schemas.SignIn) bool {
 	}
 	return rec.Category == schemas.Category_CATEGORY_NON_INTERACTIVE_USER || rec.IsInteractive == schemas.Tri_TRI_FALSE
 }
+
+// classesOfSteps need steps that only a user's own shard gets, see schemas.CompactFor.
+const classesOfSteps = classDenied | classNoAnswer | classWrongCode | classPassedMFA
 
 // What of a record a role is about. A record that is none of it is not dealt to the role's entity.
 const (

@@ -85,6 +85,8 @@ type Engine struct {
 	// Of one look at a group.
 	actors, addresses, pairs counter
 	actorViews               []actorView
+	tries                    []*event
+	aside                    []bool
 	agents                   []uint32
 }
 

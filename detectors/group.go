@@ -1,6 +1,10 @@
 package detectors
 
-import "slices"
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+)
 
 // groupView is what is known of the users behind the events of a group: who of them got in from there, and who may be the
 // place's own people who mistyped. Users who fail at an address and then get in are mostly people with a typing error; a
@@ -22,7 +26,9 @@ type actorView struct {
 	stopped        int // position of the first pass after the first event that a later check stopped, -1
 	classes        class
 	unresolved     bool
+	foreign        bool // some try came from a device that is not known
 	own            bool // a typing error of someone who belongs there
+	aside          bool // all tries belong to other stories, see setAside
 	taken, guessed bool // got in, or had the right password, in the way of the attack
 }
 
@@ -37,12 +43,6 @@ func (g *groupView) of(actor uint64) *actorView {
 		return &g.actors[i-1]
 	}
 	return nil
-}
-
-// ownUser reports whether the user is one of the place's own people.
-func (g *groupView) ownUser(actor uint64) bool {
-	a := g.of(actor)
-	return a != nil && a.own
 }
 
 // livedIn reports whether more people get in from the place without any failure than fail there.
@@ -65,7 +65,15 @@ func (s *story) resolve(after int64) {
 		}
 		a := &g.actors[slot.count-1]
 		a.last, a.classes = v.time, a.classes|v.class
+		a.foreign = a.foreign || !v.class.has(classKnownDevice)
 		a.tries++
+	}
+	// Who fails with one tool and gets in with another may be two: the attacker and the victim behind one address.
+	ways := &s.e.pairs
+	ways.reset()
+	way := func(actor uint64, agent uint32) uint64 { return actor ^ uint64(agent)*0x9e3779b97f4a7c15 }
+	for _, v := range s.events {
+		ways.add(way(v.actor, v.agent))
 	}
 	passes := s.n.passes
 	inStory := func(t int64) bool { return t >= s.first()-after && t <= s.last()+after }
@@ -84,14 +92,22 @@ func (s *story) resolve(after int64) {
 			continue
 		}
 		if p.class.has(classSuccess) && a.success < 0 {
-			a.success = i
+			if p.agent == 0 || ways.count(way(p.actor, p.agent)) > 0 || ways.count(way(p.actor, 0)) > 0 {
+				a.success = i
+			}
 		} else if p.class.has(classStopped) && a.stopped < 0 {
 			a.stopped = i
 		}
 	}
 	g.clean = clean.distinct
 	for i := range g.actors {
-		if a := &g.actors[i]; a.success < 0 {
+		a := &g.actors[i]
+		switch {
+		case a.success >= 0:
+		case !a.foreign:
+			// Someone who gave up, on a device that is joined, registered or managed: an attacker has none.
+			a.own = true
+		default:
 			a.unresolved = true
 			g.unresolved++
 		}
@@ -102,10 +118,25 @@ func (s *story) resolve(after int64) {
 			g.agents = append(g.agents, v.agent)
 		}
 	}
+	// An agent of people who get in is theirs. One or two beside a whole spray are victims whose password was guessed at once.
 	g.agents = slices.DeleteFunc(g.agents, func(agent uint32) bool {
-		return slices.ContainsFunc(passes, func(p pass) bool {
-			return p.agent == agent && p.class.has(classSuccess) && inStory(p.time) && g.of(p.actor) == nil
-		})
+		clean.reset()
+		for i := range passes {
+			if p := &passes[i]; p.agent == agent && p.class.has(classSuccess) && inStory(p.time) && g.of(p.actor) == nil {
+				clean.add(p.actor)
+			}
+		}
+		in := clean.distinct
+		if in == 0 {
+			return false
+		}
+		clean.reset()
+		for _, v := range s.events {
+			if v.agent == agent && g.of(v.actor).unresolved {
+				clean.add(v.actor)
+			}
+		}
+		return clean.distinct < s.th.PasswordSpray.Users*in
 	})
 	for i := range g.actors {
 		a := &g.actors[i]
@@ -128,6 +159,63 @@ func (s *story) unresolvedActor(v *event) (uint64, bool) {
 	return v.actor, a != nil && a.unresolved && !(a.classes.has(classUnknownName) && s.group.livedIn())
 }
 
+// isAside reports whether the event at i belongs to another story: it is a typing error of one of the place's own people, or
+// setAside found it.
+func (s *story) isAside(i int) bool {
+	if a := s.group.of(s.events[i].actor); a != nil && a.own && !(s.lockouts && a.classes.has(classLocked)) {
+		return true
+	}
+	return s.aside != nil && s.aside[i]
+}
+
+// setAside marks what is no part of a distributed spray, though it shares the network or the tool: guessing at one user from
+// one address, and an address that tries so many users that it is a spray by itself. Both are told by stories of their own. A
+// story of several days holds as many tries and users more.
+func (s *story) setAside(tries, users int) {
+	days := 1 + int((s.last()-s.first())/max(s.th.DistributedSpray.SlowWindow.Microseconds(), 1))
+	addresses, pairs := &s.e.addresses, &s.e.pairs
+	addresses.reset()
+	pairs.reset()
+	for _, v := range s.events {
+		if pairs.add(s.pairOf(v)) == 1 {
+			addresses.add(s.placeOf(v))
+		}
+	}
+	s.aside = s.e.aside[:0]
+	for _, v := range s.events {
+		s.aside = append(s.aside, pairs.count(s.pairOf(v)) > tries*days || v.address != 0 && addresses.count(s.placeOf(v)) >= users*days)
+	}
+	s.e.aside = s.aside
+	for i := range s.group.actors {
+		s.group.actors[i].aside = true
+	}
+	for i, v := range s.events {
+		if a := s.group.of(v.actor); !s.aside[i] {
+			a.aside = false
+		}
+	}
+}
+
+// placeOf returns a number for the address of an event, the same for all addresses of an IPv6 /64.
+func (s *story) placeOf(v *event) uint64 {
+	if v.address == 0 {
+		return 0
+	}
+	text := s.e.entities.texts.text(v.address)
+	if strings.IndexByte(text, ':') < 0 {
+		return uint64(v.address)
+	}
+	prefix, ok := AddressPrefix(text)
+	if !ok || prefix.Addr().Is4() {
+		return uint64(v.address)
+	}
+	b := prefix.Addr().As16()
+	return binary.BigEndian.Uint64(b[:8]) | 1<<63 // texts' numbers have 32 bits
+}
+
+// pairOf returns a number for the user and address of an event.
+func (s *story) pairOf(v *event) uint64 { return v.actor ^ s.placeOf(v)*0x9e3779b97f4a7c15 }
+
 // attackOutcome returns what came of an attack on the users of a group, and notes the passes that show it. A right password
 // at the first try has no event before it, so passes with the attack's agent count too.
 func (s *story) attackOutcome(after int64) uint8 {
@@ -135,6 +223,7 @@ func (s *story) attackOutcome(after int64) uint8 {
 	for i := range s.group.actors {
 		a := &s.group.actors[i]
 		switch {
+		case a.aside:
 		case a.taken:
 			outcome = max(outcome, outcomeSignedIn)
 			s.decide(a.success)

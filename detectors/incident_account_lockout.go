@@ -16,13 +16,21 @@ var detectLockout = &detection{kind: IncidentAccountLockout, find: func(s *story
 	return f
 }}
 
-// detectLockoutsOfAddress finds several users who are locked by tries from one address.
+// detectLockoutsOfAddress finds several users who are locked by tries from one address. Those who get in afterwards are locked
+// all the same, but where hardly anybody else is, they are people who forgot their passwords.
 var detectLockoutsOfAddress = &detection{kind: IncidentAccountLockout, find: func(s *story) (f finding) {
 	t := &s.th.AccountLockout
 	s.resolve(s.th.AccountTakeover.Window.Microseconds())
 	f.found = peakDistinct(s.events, t.Window.Microseconds(), &s.e.counter, lockedActor) >= t.UsersHigh
-	if f.found {
-		f.severity, f.outcome = severityHigh, outcomeLocked
+	if !f.found {
+		return f
+	}
+	s.lockouts = true
+	f.severity, f.outcome = severityLow, outcomeLocked
+	if peakDistinct(s.events, t.Window.Microseconds(), &s.e.counter, func(v *event) (uint64, bool) {
+		return v.actor, v.class.has(classLocked) && !s.group.of(v.actor).own
+	}) >= t.UsersHigh {
+		f.severity = severityHigh
 	}
 	return f
 }}

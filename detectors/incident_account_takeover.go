@@ -3,10 +3,11 @@ package detectors
 import "slices"
 
 // detectTakeover finds a success after many wrong passwords of one user, from one of their addresses or with one of their
-// user agents, and not from the user's own place or device.
+// user agents, that is not the person's own.
 var detectTakeover = &detection{kind: IncidentAccountTakeover, find: func(s *story) (f finding) {
 	t := &s.th.AccountTakeover
 	const wrong = classWrong | classLocked | classBadAddress
+	s.findStored()
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
 		if !p.class.has(classSuccess) || s.eventsBefore(p.time, wrong) < t.Failures {
@@ -14,14 +15,14 @@ var detectTakeover = &detection{kind: IncidentAccountTakeover, find: func(s *sto
 		}
 		last := int64(0)
 		for _, v := range s.events {
-			if v.class.any(wrong) && notAfter(v.time, p.time) {
+			if v.class.any(wrong) && !s.isStored(v) && notAfter(v.time, p.time) {
 				last = v.time
 			}
 		}
-		if p.time-last > t.Window.Microseconds() || !s.sameWay(p, wrong) {
+		if p.time-last > t.Window.Microseconds() || s.sameWay(p, wrong) < min(mistyped, t.Failures) {
 			continue
 		}
-		if s.familiar(p.address, p.agent, p.class) {
+		if s.ownSuccess(p) {
 			f.suppressed = true
 			continue
 		}

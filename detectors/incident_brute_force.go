@@ -4,16 +4,14 @@ package detectors
 // slow ones from places where the user did not get in before. Regular tries of a stored password are none.
 var detectBruteForce = &detection{kind: IncidentBruteForce, find: func(s *story) (f finding) {
 	t := &s.th.BruteForce
-	wrong := func(v *event) bool { return v.class.any(classWrong | classLocked | classBadAddress) }
-	foreign := func(v *event) bool { return wrong(v) && !s.familiar(v.address, v.agent, v.class) }
+	wrong := func(v *event) bool {
+		return v.class.any(classWrong|classLocked|classBadAddress) && !s.isStored(v)
+	}
+	foreign := func(v *event) bool { return wrong(v) && !s.familiar(v.address, v.class) }
 	fast := peak(s.events, t.Window.Microseconds(), wrong)
 	slow := peak(s.events, t.SlowWindow.Microseconds(), foreign)
 	if fast < t.Failures && slow < t.Failures {
-		f.suppressed = peak(s.events, t.SlowWindow.Microseconds(), wrong) >= t.Failures
-		return f
-	}
-	if s.found.has(detectCachedCredential) {
-		f.suppressed = true
+		f.suppressed = peak(s.events, t.SlowWindow.Microseconds(), func(v *event) bool { return wrong(v) || s.isStored(v) }) >= t.Failures
 		return f
 	}
 	f.found, f.severity = true, severityMedium

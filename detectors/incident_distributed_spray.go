@@ -9,6 +9,7 @@ var detectDistributedSpray = &detection{kind: IncidentDistributedSpray, find: fu
 	if s.group.unresolved < t.Users {
 		return f
 	}
+	s.setAside(t.Tries, s.th.PasswordSpray.Users)
 	for _, window := range [...]int64{t.Window.Microseconds(), t.SlowWindow.Microseconds()} {
 		if s.distributed(window) {
 			f.found = true
@@ -38,27 +39,30 @@ func (s *story) distributed(window int64) bool {
 	addresses.reset()
 	pairs.reset()
 	from, over := 0, 0 // over counts pairs of user and address with too many tries
-	counted := func(v *event) bool { return s.group.of(v.actor).unresolved && v.address != 0 }
-	for _, v := range s.events {
-		if !counted(v) {
+	counted := func(i int) bool {
+		v := s.events[i]
+		return s.group.of(v.actor).unresolved && v.address != 0 && !s.aside[i]
+	}
+	for i, v := range s.events {
+		if !counted(i) {
 			continue
 		}
 		users.add(v.actor)
-		addresses.add(uint64(v.address))
-		if pairs.add(pairOf(v)) == t.Tries+1 {
+		addresses.add(s.placeOf(v))
+		if pairs.add(s.pairOf(v)) == t.Tries+1 {
 			over++
 		}
 		for ; s.events[from].time <= v.time-window; from++ {
 			old := s.events[from]
-			if !counted(old) {
+			if !counted(from) {
 				continue
 			}
 			users.remove(old.actor)
-			addresses.remove(uint64(old.address))
-			if pairs.count(pairOf(old)) == t.Tries+1 {
+			addresses.remove(s.placeOf(old))
+			if pairs.count(s.pairOf(old)) == t.Tries+1 {
 				over--
 			}
-			pairs.remove(pairOf(old))
+			pairs.remove(s.pairOf(old))
 		}
 		// A few users with more tries are people who mistype with the same browser.
 		if users.distinct-over >= t.Users && addresses.distinct >= t.Addresses && 2*addresses.distinct >= users.distinct {
@@ -67,5 +71,3 @@ func (s *story) distributed(window int64) bool {
 	}
 	return false
 }
-
-func pairOf(v *event) uint64 { return v.actor ^ uint64(v.address)*0x9e3779b97f4a7c15 }

@@ -95,7 +95,12 @@ func DetectionNames() []string {
 	return names
 }
 
-func quietFailures(t *Thresholds) int64   { return t.RepeatedFailures.Window.Microseconds() }
+// quietFailures holds the longest window of the family: two events of one window are of one story, whichever threshold of
+// the operator is the shortest.
+func quietFailures(t *Thresholds) int64 {
+	return max(t.RepeatedFailures.Window, t.BruteForce.SlowWindow, t.CachedCredential.Window, t.MFAFatigue.SlowWindow,
+		t.PasswordKnown.Window, t.DisabledAccountProbe.Window).Microseconds()
+}
 func quietLegacy(t *Thresholds) int64     { return t.LegacyAuth.Digest.Microseconds() }
 func quietDeviceCode(t *Thresholds) int64 { return t.DeviceCode.Window.Microseconds() }
 func quietExpired(t *Thresholds) int64    { return t.ExpiredSecret.Quiet.Microseconds() }

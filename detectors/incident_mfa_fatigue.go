@@ -31,10 +31,10 @@ var detectMFAFatigue = &detection{kind: IncidentMFAFatigue, find: func(s *story)
 				before++
 			}
 		}
-		if !p.class.has(classSuccess) || before < t.Prompts || !s.sameWay(p, classDenied|classNoAnswer) {
+		if !p.class.has(classSuccess) || before < t.Prompts || s.sameWay(p, classDenied|classNoAnswer) == 0 {
 			continue
 		}
-		if s.familiar(p.address, p.agent, p.class) && !denied {
+		if s.familiarBefore(p.address, p.class, p.time) && !denied {
 			f.suppressed = true
 			continue
 		}

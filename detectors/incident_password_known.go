@@ -5,20 +5,20 @@ package detectors
 var detectPasswordKnown = &detection{kind: IncidentKindPasswordKnown, find: func(s *story) (f finding) {
 	t := &s.th.PasswordKnown
 	window := t.Window.Microseconds()
-	known := func(time int64, address, agent uint32, c class) bool {
+	known := func(time int64, address uint32, c class) bool {
 		if address == 0 {
 			return false
 		}
 		wrong := 0
 		for _, v := range s.events {
-			if v.class.has(classWrong) && v.address == address && notAfter(v.time, time) && time-v.time < window {
+			if v.class.has(classWrong) && s.samePlace(v.address, address) && notAfter(v.time, time) && time-v.time < window {
 				wrong++
 			}
 		}
 		if wrong < t.Failures {
 			return false
 		}
-		if s.familiar(address, agent, c) || s.succeeded(time, address) {
+		if s.familiar(address, c) || s.succeeded(time, address) {
 			f.suppressed = true
 			return false
 		}
@@ -27,11 +27,11 @@ var detectPasswordKnown = &detection{kind: IncidentKindPasswordKnown, find: func
 	}
 	for _, v := range s.events {
 		if v.class.has(classStopped) {
-			known(v.time, v.address, v.agent, v.class)
+			known(v.time, v.address, v.class)
 		}
 	}
 	for i := range s.n.passes {
-		if p := &s.n.passes[i]; p.class.has(classStopped) && known(p.time, p.address, p.agent, p.class) {
+		if p := &s.n.passes[i]; p.class.has(classStopped) && known(p.time, p.address, p.class) {
 			s.decide(i)
 		}
 	}
@@ -46,7 +46,7 @@ var detectPasswordKnown = &detection{kind: IncidentKindPasswordKnown, find: func
 func (s *story) succeeded(t int64, address uint32) bool {
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
-		if p.class.has(classSuccess) && p.address == address && notAfter(t, p.time) && p.time-t <= microsPerHour/2 {
+		if p.class.has(classSuccess) && s.samePlace(p.address, address) && notAfter(t, p.time) && p.time-t <= microsPerHour/2 {
 			return true
 		}
 	}

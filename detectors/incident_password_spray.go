@@ -28,28 +28,49 @@ var detectPasswordSpray = &detection{kind: IncidentPasswordSpray, find: func(s *
 	if s.group.livedIn() && f.severity > severityLow {
 		f.severity--
 	}
+	if s.mostlyOf(classUnknownName) {
+		f.severity = severityLow // as user_enumeration, whose number of names they do not reach
+	}
 	f.outcome = s.attackOutcome(after)
 	f.severity = attackSeverity(f.severity, f.outcome)
 	return f
 }}
 
-// lowTier reports whether few users look like a spray all the same: each was tried only some times, all with one user agent,
-// and hardly anybody else uses the address.
+// lowTier reports whether few users look like a spray all the same: so many within a window were tried only some times until
+// then, all with one user agent, and hardly anybody else uses the address. What is tried later takes nothing back.
 func (s *story) lowTier() bool {
-	for i := range s.group.actors {
-		if a := &s.group.actors[i]; a.unresolved && a.tries > s.th.PasswordSpray.LowTries {
-			return false
-		}
+	if s.group.livedIn() {
+		return false
 	}
-	agent, some := uint32(0), false
+	t := &s.th.PasswordSpray
+	window := t.Window.Microseconds()
+	users, agents := &s.e.counter, &s.e.addresses
+	users.reset()
+	agents.reset()
+	from, over := 0, 0 // over counts users with too many tries
+	counted := func(v *event) bool { _, ok := s.unresolvedActor(v); return ok }
 	for _, v := range s.events {
-		if !s.group.of(v.actor).unresolved {
+		if !counted(v) {
 			continue
 		}
-		if some && v.agent != agent {
-			return false
+		agents.add(uint64(v.agent))
+		if users.add(v.actor) == t.LowTries+1 {
+			over++
 		}
-		agent, some = v.agent, true
+		for ; s.events[from].time <= v.time-window; from++ {
+			old := s.events[from]
+			if !counted(old) {
+				continue
+			}
+			agents.remove(uint64(old.agent))
+			if users.count(old.actor) == t.LowTries+1 {
+				over--
+			}
+			users.remove(old.actor)
+		}
+		if users.distinct-over >= t.LowUsers && agents.distinct == 1 {
+			return true
+		}
 	}
-	return !s.group.livedIn()
+	return false
 }

@@ -1,5 +1,10 @@
 package detectors
 
+import (
+	"slices"
+	"strings"
+)
+
 // detectRepeatedFailures finds so many terminal failures of one user within 48 hours. Severity: high from five times the
 // threshold on, or where the failures came from two or more addresses and someone got in; low where all come from one
 // application, client, device and address at a regular spacing, as from a stored password; medium otherwise.
@@ -13,10 +18,12 @@ var detectRepeatedFailures = &detection{kind: IncidentRepeatedFailures, find: fu
 	switch {
 	case f.outcome == outcomeSignedIn && s.several(func(v *event) uint32 { return v.address }):
 		f.severity = severityHigh
-	case s.oneSource() && regularSeconds(s.events) > 0:
+	case s.oneSource() && regularSeconds(s.events) > 0, s.found.has(detectCachedCredential) && s.beside() < t.Count:
 		f.severity = severityLow
-	case len(s.events) >= 5*t.Count:
+	case s.beside() >= 5*t.Count:
 		f.severity = severityHigh
+	case s.unfamiliar(classCounts) == 0: // the user's own place or device
+		f.severity = severityLow
 	default:
 		f.severity = severityMedium
 	}
@@ -35,27 +42,28 @@ func (s *story) credentialOutcome(after int) uint8 {
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
 		if p.class.has(classSuccess) && p.time < s.last()+quietFailures(s.th) && s.eventsBefore(p.time, classCounts) >= after &&
-			s.sameWay(p, classCounts) && !s.familiar(p.address, p.agent, p.class) {
+			s.sameWay(p, classCounts) >= min(mistyped, after) && !s.ownSuccess(p) {
 			return outcomeSignedIn
 		}
 	}
 	return outcome
 }
 
-// sameWay reports whether a pass comes from an address, or with a user agent, of events before it.
-func (s *story) sameWay(p *pass, of class) bool {
+// sameWay counts the events before a pass that come from its address or with its user agent. Below mistyped they are the
+// typing errors of the person, whom somebody else attacks from elsewhere.
+func (s *story) sameWay(p *pass, of class) (n int) {
 	for _, v := range s.events {
-		if v.class.any(of) && notAfter(v.time, p.time) && (v.address == p.address && p.address != 0 || v.agent == p.agent && p.agent != 0) {
-			return true
+		if v.class.any(of) && !s.isStored(v) && notAfter(v.time, p.time) && (s.samePlace(v.address, p.address) || v.agent == p.agent && p.agent != 0) {
+			n++
 		}
 	}
-	return false
+	return n
 }
 
-// eventsBefore counts the events of a class up to the second of t.
+// eventsBefore counts the events of a class up to the second of t, those of a stored password aside.
 func (s *story) eventsBefore(t int64, of class) (n int) {
 	for _, v := range s.events {
-		if v.class.any(of) && notAfter(v.time, t) {
+		if v.class.any(of) && !s.isStored(v) && notAfter(v.time, t) {
 			n++
 		}
 	}
@@ -90,29 +98,59 @@ func (s *story) oneSource() bool {
 	return true
 }
 
-// familiar reports whether the user's own place or device is behind an event: a joined device, or an address or user agent
-// with which the user had got in before it failed there more than someone does who mistypes.
-func (s *story) familiar(address, agent uint32, c class) bool {
+// ownSuccess reports whether a success is the person's own, rather than that of whoever guessed the password. It comes from
+// the person's own place or device. Or a second factor was passed, without a prompt that was refused or left unanswered
+// before, and either all of the tries came from that place or none: somebody who forgot the password and reset it, or who was
+// elsewhere meanwhile, with the browser that the attacker names. Nothing else tells them from a takeover. Approving a prompt
+// that a stranger caused is told by mfa_fatigue.
+func (s *story) ownSuccess(p *pass) bool {
+	if s.familiarBefore(p.address, p.class, p.time) {
+		return true
+	}
+	if !slices.ContainsFunc(s.n.passes, func(x pass) bool {
+		return x.class.has(classSuccess|classPassedMFA) && x.time <= p.time && s.samePlace(x.address, p.address)
+	}) {
+		return false
+	}
+	here, elsewhere := false, false
+	for _, v := range s.events {
+		if v.class.any(classDenied | classNoAnswer) {
+			return false
+		}
+		if v.class.any(classWrong | classLocked | classBadAddress) {
+			same := s.samePlace(v.address, p.address)
+			here, elsewhere = here || same, elsewhere || !same
+		}
+	}
+	return !here || !elsewhere
+}
+
+// familiar reports whether the user's own place or device is behind an event: a joined device, or an address (IPv6: its /64)
+// from which the user had got in before failing there more than someone does who mistypes. A user agent alone is nobody's
+// own: attackers take the most common ones.
+func (s *story) familiar(address uint32, c class) bool {
+	return s.familiarBefore(address, c, 1<<63-1)
+}
+
+// familiarBefore is familiar by what was known before t: a success is no witness of itself.
+func (s *story) familiarBefore(address uint32, c class, t int64) bool {
 	if c.has(classKnownDevice) {
 		return true
 	}
-	at := s.firstFamiliar(func(p *pass) bool { return p.address == address && address != 0 }, func(v *event) bool { return v.address == address })
-	return at || s.firstFamiliar(func(p *pass) bool { return p.agent == agent && agent != 0 }, func(v *event) bool { return v.agent == agent })
-}
-
-// mistyped is how many failures before a success are a person's typing errors: smart lockout too looks back over three.
-const mistyped = 3
-
-// firstFamiliar reports whether the first success of a way in was preceded by hardly a failure of that way.
-func (s *story) firstFamiliar(pass func(*pass) bool, failed func(*event) bool) bool {
+	if address == 0 {
+		return false
+	}
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
-		if !p.class.has(classSuccess) || !pass(p) {
+		if p.time >= t {
+			break
+		}
+		if !p.class.has(classSuccess) || !s.samePlace(p.address, address) {
 			continue
 		}
 		n := 0
 		for _, v := range s.events {
-			if notAfter(v.time, p.time) && failed(v) {
+			if notAfter(v.time, p.time) && s.samePlace(v.address, address) {
 				n++
 			}
 		}
@@ -121,10 +159,27 @@ func (s *story) firstFamiliar(pass func(*pass) bool, failed func(*event) bool) b
 	return false
 }
 
+// mistyped is how many failures before a success are a person's typing errors: smart lockout too looks back over three.
+const mistyped = 3
+
+// samePlace reports whether two addresses, as numbers of texts, are the same or of the same IPv6 /64, within which one host moves.
+func (s *story) samePlace(a, b uint32) bool {
+	if a == b {
+		return a != 0
+	}
+	x, y := s.e.entities.texts.text(a), s.e.entities.texts.text(b)
+	if strings.IndexByte(x, ':') < 0 || strings.IndexByte(y, ':') < 0 {
+		return false
+	}
+	p, ok := AddressPrefix(x)
+	q, known := AddressPrefix(y)
+	return ok && known && p == q
+}
+
 // unfamiliar counts the wrong passwords and lockouts that do not come from the user's own place or device.
 func (s *story) unfamiliar(of class) (n int) {
 	for _, v := range s.events {
-		if v.class.any(of) && !s.familiar(v.address, v.agent, v.class) {
+		if v.class.any(of) && !s.familiar(v.address, v.class) {
 			n++
 		}
 	}

@@ -11,7 +11,7 @@ var detectTOTPGuessing = &detection{kind: IncidentTOTPGuessing, find: func(s *st
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
 		if p.class.has(classSuccess) && s.eventsBefore(p.time, classWrongCode) >= t.Codes && p.time-s.last() <= microsPerHour/2 &&
-			s.sameWay(p, classWrongCode) && !s.familiar(p.address, p.agent, p.class) {
+			s.sameWay(p, classWrongCode) > 0 && !s.familiarBefore(p.address, p.class, p.time) {
 			f.severity, f.outcome = severityCritical, outcomeSignedIn
 			s.decide(i)
 		}

@@ -67,8 +67,12 @@ func (e *Engine) applyGroups(rec *schemas.SignIn, roles schemas.RoleSet, receive
 		schemas.CompactFor(&e.compact, rec)
 		rec = &e.compact
 	}
-	c := classOf(rec, e.catalogue)
+	c := classOf(rec, e.catalogue) &^ classesOfSteps
 	actor := e.dealer.identify(rec)
+	if !actor.known {
+		// Whoever is not named may be one and the same: five such records are no five users.
+		actor.key = e.dealer.entity(actor.role, rec.TenantId, "")
+	}
 	if actor.role == schemas.Role_ROLE_USER && len(e.settings.Of(rec.TenantId).PrivilegedUsers) > 0 &&
 		e.settings.Of(rec.TenantId).Privileged(rec.UserPrincipalName, rec.UserId) {
 		c |= classPrivileged
@@ -267,11 +271,12 @@ func classesOfPasses(role schemas.Role) class {
 // what was refused at every refresh of its token: equal refusals within the 48 hours are one. Equal wrong passwords are one
 // when they come within a minute, since a program that keeps an old password is told by its spacing.
 func (s *entities) sameTry(n *entity, v *event, tenant *TenantSettings) int {
-	if !v.class.has(classSilent) || v.class.has(classSuccess) || n.group() {
+	// Each use of a wrong or expired secret counts: whoever guesses one by the second is no retry.
+	if !v.class.has(classSilent|classPerson) || v.class.has(classSuccess) || n.group() {
 		return -1
 	}
 	reach := tenant.Thresholds.RepeatedFailures.Window.Microseconds()
-	if v.class.any(classWrong | classLocked | classWrongSecret) {
+	if v.class.any(classWrong | classLocked) {
 		reach = sameTry
 	}
 	for i := n.after(v.time - reach); i < len(n.events) && n.events[i].time < v.time+reach; i++ {

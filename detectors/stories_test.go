@@ -242,7 +242,7 @@ func (r *runner) stories() (out []told, bridged int) {
 					}
 					x := told{Family: f.name, Row: r.rows[s.incidentID(inc)]}
 					for k := range st.events {
-						if v := st.events[k]; v.of(inc) && !st.group.ownUser(v.actor) {
+						if v := st.events[k]; v.of(inc) && !st.isAside(k) {
 							id := s.requestID(v)
 							x.Members = append(x.Members, id)
 							if !r.members[[2]string{s.incidentID(inc), id}] {

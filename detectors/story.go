@@ -116,6 +116,13 @@ type story struct {
 	found  kindSet  // what detections before found
 	// decisive holds positions of n.passes that detections found to belong to the story.
 	decisive []int
+	// stored is an event of the program that keeps an old password, where there is one: see findStored.
+	stored      *event
+	storedKnown bool
+	// lockouts says that users who were locked are part of the story, whoever they are.
+	lockouts bool
+	// aside marks those of events that belong to another story: see setAside.
+	aside []bool
 	// unresolved is what a look at a group found: see resolve.
 	group groupView
 }
@@ -352,8 +359,10 @@ func (e *Engine) judge(n *entity, number uint8, t int64, code int32, revision ui
 	}
 	e.addMembers(s, inc, revision, out)
 	// What left was judged with events that are no longer there.
-	if inc.leftSet != 0 || kind < 0 {
+	if inc.leftSet != 0 {
 		severity, outcome = max(severity, inc.severity), max(outcome, inc.outcome)
+	}
+	if inc.leftSet != 0 || kind < 0 {
 		kinds |= inc.leftSet
 		if kind < 0 {
 			kinds |= inc.kinds
@@ -427,15 +436,15 @@ func (e *Engine) openIncident(n *entity, family uint8, code int32, first *event)
 func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *Rows) {
 	tenant := e.entities.texts.text(s.n.tenant)
 	lane := families[inc.family].lane
-	for _, v := range s.events {
-		if v.incidents[lane] == 0 && !s.group.ownUser(v.actor) {
+	for i, v := range s.events {
+		if v.incidents[lane] == 0 && !s.isAside(i) {
 			e.addMember(inc, v, tenant, revision, out)
 		}
 	}
 	// An event may have left the story again: a newer version of its record, an earlier try of the same series, or a user who got in.
 	first, last := int64(1<<63-1), int64(-1<<63)
-	for _, v := range s.events {
-		if v.of(inc) && !s.group.ownUser(v.actor) {
+	for i, v := range s.events {
+		if v.of(inc) && !s.isAside(i) {
 			first, last = min(first, v.time), max(last, v.time)
 		}
 	}
@@ -547,8 +556,8 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 		}
 	}
 	e.members = e.members[:0]
-	for _, v := range s.events {
-		if !v.of(inc) || s.group.ownUser(v.actor) {
+	for i, v := range s.events {
+		if !v.of(inc) || s.isAside(i) {
 			continue
 		}
 		total.add(v)

@@ -198,7 +198,7 @@ func checkValue(t token, known *catalogue.Catalogue) error {
 	}
 	if t.text == "scenario" || t.text == "also" {
 		for _, v := range split(t.value) {
-			if v != "none" && known.Scenario(v) == nil {
+			if v != "none" && known.Scenario(v) == nil && (t.text != "also" || known.Incident(v) == nil) {
 				return fmt.Errorf("unknown scenario %q; expected one of %s", v, scenarioNames(known))
 			}
 		}

@@ -22,9 +22,13 @@ type Attack struct {
 	Intensity float64
 	// Succeeds ends the attack with a sign-in of its last user, where the kind has such an end.
 	Succeeds bool
+	// OneNetwork takes the addresses out of one IPv6 /64, at most 29 of them, as an attacker with one host moves.
+	OneNetwork bool
+	// Late delays every record beyond the usual, as when an export was down; at most 48 hours.
+	Late time.Duration
 }
 
-// Planted is the ground truth of one attack.
+// Planted is the ground truth of one attack, or of a story that people made by themselves (see Traffic.Organic).
 type Planted struct {
 	// Kind is the kind of incident that the story is; Outcome is one of blocked, locked,
 	// password_known, signed_in and failing, as in incidents.
@@ -63,6 +67,10 @@ var attackKinds = []attackKind{
 	{"principal_secret_guessing", 1, 1, 25, 8 * time.Minute, "blocked", (*planner).secrets},
 	{"expired_secret", 1, 0, 30, 5 * time.Hour, "failing", (*planner).expired},
 	{"pta_outage", 25, 0, 2, 10 * time.Minute, "failing", (*planner).outage},
+	{"sso_outage", 12, 0, 2, 25 * time.Minute, "failing", (*planner).ssoOutage},
+	{"app_outage", 12, 0, 1, 25 * time.Minute, "failing", (*planner).appOutage},
+	{"ca_surge", 25, 0, 1, 20 * time.Minute, "failing", (*planner).surge},
+	{"device_code", 1, 1, 1, 6 * time.Minute, "signed_in", (*planner).deviceCode},
 }
 
 // AttackKinds lists the kinds that can be planted.
@@ -111,7 +119,7 @@ func (t *Traffic) Plant(a Attack) (Planted, error) {
 	if a.Tenant < 0 || a.Tenant >= len(t.tenants) {
 		return Planted{}, fmt.Errorf("plant %s: there is no tenant %d; expected 0 to %d", a.Kind, a.Tenant, len(t.tenants)-1)
 	}
-	people := t.opt.Users
+	people := t.tenants[a.Tenant].users
 	if kind.name == "principal_secret_guessing" || kind.name == "expired_secret" {
 		people = len(t.tenants[a.Tenant].principals)
 		// There are far fewer than users, and who plants many kinds numbers them alike. Every third is a managed identity, which has
@@ -124,6 +132,9 @@ func (t *Traffic) Plant(a Attack) (Planted, error) {
 	}
 	if a.Addresses < 0 || a.Addresses > 5000 || !(a.Intensity > 0 && a.Intensity <= 1000) || a.Over < 0 || a.Over > 14*24*time.Hour {
 		return Planted{}, fmt.Errorf("plant %s: expected at most 5000 addresses, an intensity up to 1000 and at most 14 days", a.Kind)
+	}
+	if a.Late < 0 || a.Late > 48*time.Hour || a.OneNetwork && a.Addresses > addressesOfNetwork {
+		return Planted{}, fmt.Errorf("plant %s: expected records at most 48h late, and at most %d addresses in one network", a.Kind, addressesOfNetwork)
 	}
 	n := max(int(kind.attempts*a.Intensity+0.5), 1)
 	if n*a.Users > 1_000_000 {
@@ -143,7 +154,10 @@ func (p *planner) add(position float64, user int, code int32, d detail) *event {
 		at:     p.a.At.Add(time.Duration(position * float64(p.a.Over))).UnixMicro(),
 		seed:   mix(p.seed + 2*k + 1),
 		tenant: uint16(p.a.Tenant), user: int32(p.a.FirstUser + user), code: code, detail: d, app: appPortal,
-		from: fromAttacker, address: p.address(k),
+		from: fromAttacker, address: p.address(k), delay: int32(p.a.Late.Milliseconds()),
+	}
+	if p.a.OneNetwork {
+		e.from = fromAttacker64
 	}
 	e.original, e.correlation = e.seed, mix(e.seed)
 	p.events = append(p.events, e)
@@ -155,7 +169,7 @@ func (p *planner) address(k uint64) uint16 {
 	if p.a.Addresses == 0 {
 		return 0
 	}
-	base := uint64(len(p.t.planted)) * 29
+	base := uint64(len(p.t.planted)) * addressesOfNetwork
 	return uint16((base + k%uint64(p.a.Addresses)) % 60_000)
 }
 
@@ -376,5 +390,43 @@ func (p *planner) outage() {
 	for i := range p.n * p.a.Users {
 		e := p.add(float64(i)/float64(p.n*p.a.Users), i%p.a.Users, 80002, detailNone)
 		e.from, e.app = fromOffice, appOffice
+	}
+}
+
+// ssoOutage: Seamless SSO is broken, and people type their passwords instead.
+func (p *planner) ssoOutage() {
+	for i := range p.n * p.a.Users {
+		e := p.add(float64(i)/float64(p.n*p.a.Users), i%p.a.Users, 81006, detailNone)
+		e.from, e.app, e.class = fromOffice, appOffice, nonInteractive
+	}
+}
+
+// appOutage: the reply address of an application was changed at one side only.
+func (p *planner) appOutage() {
+	for i := range p.n * p.a.Users {
+		e := p.add(float64(i)/float64(p.n*p.a.Users), i%p.a.Users, 50011, detailNone)
+		e.from, e.app = fromOffice, appTravel
+	}
+}
+
+// surge: a policy asks for compliant devices, and all at once they are none.
+func (p *planner) surge() {
+	for i := range p.n * p.a.Users {
+		e := p.add(float64(i)/float64(p.n*p.a.Users), i%p.a.Users, 53000, detailPassword)
+		e.from, e.app = fromOffice, appPayroll
+	}
+}
+
+// deviceCode: the attacker asks for a code, and the person is talked into confirming it at home.
+func (p *planner) deviceCode() {
+	for user := range p.a.Users {
+		for i := range p.n {
+			at := (float64(user) + float64(i)/float64(p.n)) / float64(p.a.Users)
+			confirm := p.add(at, user, 50199, detailDeviceCode)
+			confirm.from, confirm.app = fromHome, appCLI
+			correlation, original := confirm.correlation, confirm.seed
+			e := p.add(at+0.3/float64(p.a.Users), user, 0, detailDeviceCode)
+			e.app, e.correlation, e.original = appCLI, correlation, original
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package synthetic
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/signindiag/signindiag/schemas"
@@ -77,21 +78,26 @@ func (t *Traffic) render(e *event) {
 		s.NetworkLocations = t.nets[:1]
 	case fromMobile:
 		s.Address, s.AutonomousSystemNumber, s.Place = p.mobile, asnMobile, p.place.Place
-	case fromAttacker:
-		s.Address = attackAddress(int(e.address))
-		s.AutonomousSystemNumber = asnAttack
+	case fromAttacker, fromAttacker64:
+		s.Address = e.attackAddress()
+		s.AutonomousSystemNumber = attackNetwork(int(e.address))
 		s.Place = attackPlaces[int(e.address)%len(attackPlaces)]
 		if e.client == clientUsual {
 			s.Device = Device{OperatingSystem: "Windows 10", Browser: "Chrome 139.0.0"}
 			s.UserAgent = uaChrome
+		} else if e.client == clientScript { // every attacker has a tool of their own
+			s.UserAgent = uaScanner + strconv.FormatUint(uint64(attackNetwork(int(e.address))%100), 10)
 		}
 	}
 	if e.detail == detailCountry {
 		s.Place = attackPlaces[0]
 		s.NetworkLocations = nil
-		if e.from != fromAttacker {
+		if !e.from.isAttacker() {
 			s.Address, s.AutonomousSystemNumber = p.mobile, asnMobile
 		}
+	}
+	if e.detail == detailDeviceCode {
+		s.AuthenticationProtocol, s.OriginalTransferMethod = "deviceCode", "deviceCodeFlow"
 	}
 	s.FlaggedForReview = e.detail == detailFlagged
 	if e.detail == detailMalicious {
@@ -128,7 +134,7 @@ func (t *Traffic) render(e *event) {
 var officeNames = []string{"Office network"}
 
 func unknownName(e *event, tn *tenant, p *person) string {
-	if e.from == fromAttacker {
+	if e.from.isAttacker() {
 		return "user" + hexDigits[e.seed%16:e.seed%16+1] + GUID(e.seed, 9)[:4] + "@" + tn.domain
 	}
 	// A typing error: one letter twice.
@@ -153,8 +159,8 @@ func (t *Traffic) renderWorkload(e *event, tn *tenant) {
 	s.AuthenticationProtocol = "clientCredentials"
 	s.ServicePrincipalCredentialKeyID = p.keyID
 	s.Address, s.AutonomousSystemNumber = p.address, asnCloud
-	if e.from == fromAttacker {
-		s.Address, s.AutonomousSystemNumber = attackAddress(int(e.address)), asnAttack
+	if e.from.isAttacker() {
+		s.Address, s.AutonomousSystemNumber = e.attackAddress(), attackNetwork(int(e.address))
 		s.Place = attackPlaces[int(e.address)%len(attackPlaces)]
 		s.ServicePrincipalCredentialKeyID = ""
 	}
@@ -225,7 +231,7 @@ func (t *Traffic) renderSteps(e *event, p *person) {
 // policyOf chooses the result of one policy of the tenant for the record.
 func policyOf(e *event, s *SignInSpec, v *policyVariants) *renderedPolicy {
 	switch e.code {
-	case 50126, 50053, 50034, 50055, 50057, 50058, 50173, 700082, 50133, 81010, 80002:
+	case 50126, 50053, 50034, 50055, 50057, 50058, 50173, 700082, 50133, 81010, 80002, 81006, 50011:
 		return v.notEvaluated // the first factor failed, so Conditional Access was not asked
 	}
 	success := e.code == 0

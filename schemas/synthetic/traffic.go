@@ -26,6 +26,8 @@ type Options struct {
 	Tenants int
 	// Users per tenant, 500 by default. People are derived from the seed, so millions cost little.
 	Users int
+	// TenantUsers gives the first tenants other numbers of users than Users; 0 leaves a tenant with Users.
+	TenantUsers []int
 	// MaxDelay bounds how long an ordinary record waits for its export, 12 minutes by default (0 to
 	// 739 seconds were seen in real records); at most 1 hour. Half of the records take less than a quarter.
 	MaxDelay time.Duration
@@ -37,6 +39,9 @@ type Options struct {
 	Repeated, Split, Late float64
 	// Attacks are planted into the traffic; Planted tells what became of them.
 	Attacks []Attack
+	// Remember keeps what people did by themselves that is a story too, for Organic. Memory grows with it, about 40 bytes
+	// for each refused sign-in.
+	Remember bool
 }
 
 // Stats counts what a Traffic has delivered so far.
@@ -55,6 +60,7 @@ type Traffic struct {
 	opt     Options
 	rng     *rand.Rand
 	tenants []*tenant
+	people  int // users of all tenants
 
 	clock   int64 // event time of the next attempt, microseconds
 	end     int64 // no attempt starts at or after it
@@ -67,6 +73,7 @@ type Traffic struct {
 	open    []event              // the opened second, sorted by tenant
 	next    int                  // position in open
 	late    lateHeap             // records beyond the ring
+	notes   []note               // with Options.Remember
 	planned []event              // of attacks, sorted by event time, not yet in the ring
 	planted []*Planted
 
@@ -126,6 +133,7 @@ const (
 	detailUnknown     // a name that is no account
 	detailFlagged
 	detailNewSecret
+	detailDeviceCode
 )
 
 type client uint8
@@ -145,7 +153,10 @@ const (
 	fromOffice
 	fromMobile
 	fromAttacker
+	fromAttacker64 // one of many addresses of one IPv6 /64
 )
+
+func (o origin) isAttacker() bool { return o == fromAttacker || o == fromAttacker64 }
 
 type part uint8
 
@@ -192,6 +203,8 @@ func NewTraffic(opt Options) (*Traffic, error) {
 		return nil, fmt.Errorf("synthetic traffic: Tenants is %d; expected 1 to 10000", opt.Tenants)
 	case opt.Users < 1 || opt.Users > 100_000_000:
 		return nil, fmt.Errorf("synthetic traffic: Users is %d per tenant; expected 1 to 100000000", opt.Users)
+	case len(opt.TenantUsers) > opt.Tenants || slices.ContainsFunc(opt.TenantUsers, func(n int) bool { return n < 0 || n > 100_000_000 }):
+		return nil, fmt.Errorf("synthetic traffic: TenantUsers is %v; expected at most one number for each of %d tenants, each up to 100000000", opt.TenantUsers, opt.Tenants)
 	case opt.MaxDelay < 0 || opt.MaxDelay > time.Hour:
 		return nil, fmt.Errorf("synthetic traffic: MaxDelay is %v; expected at most 1h", opt.MaxDelay)
 	case opt.Batch < 1 || opt.Batch > 1000:
@@ -203,7 +216,12 @@ func NewTraffic(opt Options) (*Traffic, error) {
 	}
 	t := &Traffic{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x5157))}
 	for i := range opt.Tenants {
-		t.tenants = append(t.tenants, newTenant(opt.Seed, i, opt.Users))
+		users := opt.Users
+		if i < len(opt.TenantUsers) && opt.TenantUsers[i] > 0 {
+			users = opt.TenantUsers[i]
+		}
+		t.tenants = append(t.tenants, newTenant(opt.Seed, i, users))
+		t.people += users
 	}
 	t.clock = opt.Start.UnixMicro()
 	t.end = math.MaxInt64
@@ -368,7 +386,7 @@ func (t *Traffic) add(e event) {
 	u := mix(e.seed ^ 0xde1a)
 	// Squared and a bit more: half of the records take less than a quarter of MaxDelay.
 	f := float64(u>>11) / (1 << 53)
-	e.delay = int32(math.Sqrt(f) * f * f * float64(t.opt.MaxDelay.Milliseconds()))
+	e.delay += int32(math.Sqrt(f) * f * f * float64(t.opt.MaxDelay.Milliseconds()))
 	odds := float64(mix(e.seed^0x0dd)>>11) / (1 << 53)
 	switch {
 	case odds < t.opt.Repeated:
@@ -443,9 +461,17 @@ func (t *Traffic) pick(at int64) (uint16, int32) {
 	hour := int(at/3_600_000_000) % 24
 	var tn, user int
 	for range 6 {
-		// The first tenant is the largest: two draws, the smaller one wins.
-		tn = min(t.rng.IntN(len(t.tenants)), t.rng.IntN(len(t.tenants)))
-		user = t.rng.IntN(t.opt.Users)
+		if len(t.opt.TenantUsers) > 0 { // everybody is as busy
+			tn, user = 0, t.rng.IntN(t.people)
+			for user >= t.tenants[tn].users {
+				user -= t.tenants[tn].users
+				tn++
+			}
+		} else {
+			// The first tenant is the largest: two draws, the smaller one wins.
+			tn = min(t.rng.IntN(len(t.tenants)), t.rng.IntN(len(t.tenants)))
+			user = t.rng.IntN(t.tenants[tn].users)
+		}
 		_, home := t.tenants[tn].home(user)
 		if t.rng.IntN(100) < int(activity[(hour+home.offset+24)%24]) {
 			break
@@ -473,7 +499,7 @@ func (t *Traffic) attempt(at int64) {
 				e.code = 700016
 			}
 		}
-		t.add(e)
+		t.did(e)
 		return
 	case kind < 860:
 		t.silent(e)
@@ -509,7 +535,7 @@ func (t *Traffic) silent(e event) {
 		e.code = codes[r.IntN(len(codes))]
 		e.detail = detailNone
 		for range 1 + r.IntN(4) {
-			t.add(e)
+			t.did(e)
 			t.follow(&e, 1, 20)
 		}
 		if r.IntN(2) == 0 {
@@ -524,9 +550,17 @@ func (t *Traffic) silent(e event) {
 		e.code, e.detail = 50076, detailNone
 	default:
 		e.code, e.detail = 81010, detailNone
-		t.add(e)
+		t.did(e)
 		t.follow(&e, 1, 3)
 		e.code, e.detail = 0, detailClaim
+	}
+	t.did(e)
+}
+
+// did adds a record of somebody who is no attacker.
+func (t *Traffic) did(e event) {
+	if t.opt.Remember {
+		t.note(&e)
 	}
 	t.add(e)
 }
@@ -543,11 +577,11 @@ func (t *Traffic) person(e event) {
 	then := func(code int32, d detail, low, high int) {
 		t.follow(&e, low, high)
 		e.code, e.detail = code, d
-		t.add(e)
+		t.did(e)
 	}
 	now := func(code int32, d detail) {
 		e.code, e.detail = code, d
-		t.add(e)
+		t.did(e)
 	}
 	switch k := r.IntN(1000); {
 	case k < 450:
@@ -629,7 +663,7 @@ func (t *Traffic) person(e event) {
 		now(50053, detailNone)
 		then(50053, detailNone, 5, 30)
 		e.correlation = r.Uint64()
-		then(0, detailApproved, 300, 900)
+		then(0, detailApproved, 300, 900) // with the new password
 	default:
 		now(0, detailPassword)
 	}

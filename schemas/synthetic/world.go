@@ -113,7 +113,8 @@ const (
 	asnMobile = 64500
 	asnOffice = 65536
 	asnCloud  = 65540
-	asnAttack = 65551
+
+	asnAttackLow, asnAttackHigh, attackNetworks = 64501, 65541, 22 // eleven from each
 )
 
 var firstNames = []string{"ada", "bela", "carl", "dora", "elif", "fritz", "grace", "hana", "ivan", "june", "kofi", "lena", "milo", "nora", "otto",
@@ -135,7 +136,7 @@ const (
 	uaPhone   = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148"
 	uaOffice  = "Microsoft Office/16.0 (Windows NT 10.0; Microsoft Outlook 16.0.19127; Pro)"
 	uaLegacy  = "BAV2ROPC"
-	uaScanner = "python-requests/2.32.3"
+	uaScanner = "python-requests/2.32." // and a number
 )
 
 // person is what stays the same about a user: derived from the seed, so nothing needs to be stored.
@@ -271,6 +272,27 @@ func addressV6(area uint64, h uint64) string {
 	b = append(b, "::"...)
 	b = strconv.AppendUint(b, h>>24&0xffff|1, 16)
 	return string(b)
+}
+
+// addressesOfNetwork is how many of the attackers' addresses, in order, one network holds.
+const addressesOfNetwork = 29
+
+// attackNetwork returns the number of the network that holds the i-th attacker's address.
+func attackNetwork(i int) uint32 {
+	n := uint32(i/addressesOfNetwork) % attackNetworks
+	if n < attackNetworks/2 {
+		return asnAttackLow + n
+	}
+	return asnAttackHigh + n - attackNetworks/2
+}
+
+// attackAddress returns the address of an attacker's record.
+func (e *event) attackAddress() string {
+	if e.from == fromAttacker64 {
+		n := int(e.address)
+		return "2001:db8:64:" + strconv.FormatInt(int64(n/addressesOfNetwork)+1, 16) + "::" + strconv.FormatInt(int64(n%addressesOfNetwork)+1, 16)
+	}
+	return attackAddress(int(e.address))
 }
 
 // attackAddress returns the i-th address that planted attacks come from: 203.0.113.0/24 first, then
