@@ -16,7 +16,7 @@ import (
 
 // DecisionVersion is the version of the code that decides. Raise it with every change that may give another
 // row for the same log: it is part of the fingerprint, hence of the epoch.
-const DecisionVersion = 2
+const DecisionVersion = 3
 
 // Defaults of Options.
 const (
@@ -275,6 +275,9 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 	if isSilent(rec) {
 		meta.flags |= entrySilent
 	}
+	if rec.FlaggedForReview {
+		meta.flags |= entryFlagged
+	}
 	newerExists := false
 	if u := e.recent.newestOfUser(id.key); u != nil {
 		newerExists = u.userMax >= meta.eventTime
@@ -327,14 +330,19 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 			}
 		}
 	}
+	flagged := (entry.flags|before.flags)&entryFlagged != 0 && !quiet
+	if flagged {
+		e.affected = e.appendFlagged(e.affected, id.key, entry.eventTime)
+	}
 
 	slices.Sort(e.affected)
 	e.affected = slices.Compact(e.affected)
-	for _, x := range e.affected {
-		if x != seq {
-			// What a failure says of its window changed with the window.
-			forced := changed && e.recent.at(x).kind != kindSuccess && e.recent.at(x).eventTime >= changedFrom
-			e.emit(x, nil, forced, revision, out)
+	for _, at := range e.affected {
+		if at != seq {
+			// What a failure says of its window changed with the window, and what is flagged says how many are.
+			x := e.recent.at(at)
+			forced := changed && x.kind != kindSuccess && x.eventTime >= changedFrom || flagged && x.flags&entryFlagged != 0
+			e.emit(at, nil, forced, revision, out)
 		}
 	}
 	e.emit(seq, rec, !quiet, revision, out)
@@ -422,6 +430,11 @@ func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uin
 		}
 	} else {
 		v.Failures.reset()
+	}
+	if entry.flags&entryFlagged != 0 {
+		e.flaggedView(entry, &v.Flagged)
+	} else {
+		v.Flagged.Records = 0
 	}
 	e.classifier.classify(v, d)
 	d.RequestID, d.CorrelationID, d.TenantID = rec.RequestId, rec.CorrelationId, rec.TenantId

@@ -84,6 +84,9 @@ type evidenceKeys struct {
 	successesBetween        *catalogue.EvidenceKey
 	regularSeconds          *catalogue.EvidenceKey
 	wrongPasswords          *catalogue.EvidenceKey
+	flaggedRecords          *catalogue.EvidenceKey
+	flaggedSince            *catalogue.EvidenceKey
+	flaggedFailures         *catalogue.EvidenceKey
 }
 
 // newEvidenceKeys looks the keys up. It panics where the catalogue lacks one.
@@ -176,5 +179,8 @@ func newEvidenceKeys(cat *catalogue.Catalogue) evidenceKeys {
 		successesBetween:        key("successes_between"),
 		regularSeconds:          key("regular_seconds"),
 		wrongPasswords:          key("wrong_passwords"),
+		flaggedRecords:          key("flagged_records"),
+		flaggedSince:            key("flagged_since"),
+		flaggedFailures:         key("flagged_failures"),
 	}
 }

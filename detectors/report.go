@@ -81,6 +81,8 @@ type IncidentReport struct {
 	RequestIDsTotal int64    `json:"request_ids_total"`
 	// Also are other kinds that were found in the same story.
 	Also []string `json:"also"`
+	// Joined holds the ids of incidents of other entities that are the same story.
+	Joined []string `json:"joined"`
 }
 
 // Counts is a list of named numbers that is an object in JSON.
@@ -157,7 +159,7 @@ func (r Renderer) IncidentReport(i *Incident) IncidentReport {
 		Users: cloneList(i.Users), Addresses: cloneList(i.Addresses), Applications: cloneList(i.Applications),
 		Devices: cloneList(i.Devices), OperatingSystems: cloneList(i.OperatingSystems), ClientApps: cloneList(i.ClientApps),
 		Counts: append(Counts{}, i.Counts...), Outcome: i.Outcome, RequestIDs: cloneList(i.RequestIDs),
-		RequestIDsTotal: i.RequestIDsTotal, Also: cloneList(i.Also),
+		RequestIDsTotal: i.RequestIDsTotal, Also: cloneList(i.Also), Joined: cloneList(i.Joined),
 	}
 }
 
@@ -571,7 +573,7 @@ func (rep *IncidentReport) incident() Incident {
 		EntityValue: rep.Entity.Value, TenantID: rep.TenantID, Users: rep.Users, Addresses: rep.Addresses,
 		Applications: rep.Applications, Devices: rep.Devices, OperatingSystems: rep.OperatingSystems,
 		ClientApps: rep.ClientApps, Counts: rep.Counts, Outcome: rep.Outcome, RequestIDs: rep.RequestIDs,
-		RequestIDsTotal: rep.RequestIDsTotal, Also: rep.Also,
+		RequestIDsTotal: rep.RequestIDsTotal, Also: rep.Also, Joined: rep.Joined,
 	}
 	if t, err := time.Parse(time.RFC3339Nano, rep.FirstSeen); err == nil {
 		i.FirstSeen = t.UnixMicro()

@@ -215,7 +215,7 @@ func TestReportContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.Split("type incident_id kind severity entity tenant_id first_seen last_seen users addresses applications devices operating_systems client_apps counts outcome request_ids request_ids_total also", " ")
+	want := strings.Split("type incident_id kind severity entity tenant_id first_seen last_seen users addresses applications devices operating_systems client_apps counts outcome request_ids request_ids_total also joined", " ")
 	if got := jsonKeys(t, data); !slices.Equal(got, want) {
 		t.Errorf("keys are %v, want %v", got, want)
 	}

@@ -107,7 +107,7 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		r.carried, r.candidates = true, upTo(progress.Incarnation)
 		return r, err
 	}
-	r, err := next("code, thresholds or catalogue have changed")
+	r, err := next("code, settings or catalogue have changed")
 	all := upTo(incarnation)
 	for _, n := range all {
 		if n.Taken <= all[0].Taken-replay {

@@ -29,7 +29,7 @@ type config struct {
 	Catalogue  catalogueConfig  `env:", prefix=CATALOGUE_"`
 	HTTP       httpConfig       `env:", prefix=HTTP_"`
 	Log        logConfig        `env:", prefix=LOG_"`
-	Thresholds thresholdsConfig `env:", prefix=THRESHOLD_"`
+	Settings   settingsConfig   `env:", prefix=SETTINGS_"`
 }
 
 type kafkaConfig struct {
@@ -87,9 +87,8 @@ type logConfig struct {
 	Format string `env:"FORMAT, default=text"`
 }
 
-type thresholdsConfig struct {
-	RepeatedFailures       int           `env:"REPEATED_FAILURES, default=5"`
-	RepeatedFailuresWindow time.Duration `env:"REPEATED_FAILURES_WINDOW, default=48h"`
+type settingsConfig struct {
+	File string `env:"FILE"`
 }
 
 // secret is a text that no log, error text or page may show.
@@ -219,12 +218,6 @@ func (c *config) validate() error {
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		wrong("LOG_FORMAT", c.Log.Format, "text or json")
-	}
-	if c.Thresholds.RepeatedFailures < 2 {
-		wrong("THRESHOLD_REPEATED_FAILURES", c.Thresholds.RepeatedFailures, "2 or more")
-	}
-	if c.Thresholds.RepeatedFailuresWindow < time.Minute || c.Thresholds.RepeatedFailuresWindow > 48*time.Hour {
-		wrong("THRESHOLD_REPEATED_FAILURES_WINDOW", c.Thresholds.RepeatedFailuresWindow, "1m to 48h")
 	}
 	return errors.Join(errs...)
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/pipeline"
 	chschema "github.com/signindiag/signindiag/schemas/clickhouse"
 	"github.com/signindiag/signindiag/sinks"
@@ -54,14 +53,6 @@ func (c *clickHouseConfig) tables() chschema.Options {
 			Quarantine: c.RetentionDays, RawRecords: c.RawRetentionDays,
 		},
 	}
-}
-
-// settings returns the settings of the tenants.
-func (c thresholdsConfig) settings() *detectors.Settings {
-	s := detectors.DefaultSettings()
-	s.Default.Thresholds.RepeatedFailures.Count = c.RepeatedFailures
-	s.Default.Thresholds.RepeatedFailures.Window = c.RepeatedFailuresWindow
-	return s
 }
 
 // connection returns how to reach Kafka.

@@ -67,7 +67,7 @@ func TestExplainJSONIsTheContract(t *testing.T) {
 		"client_app", "address", "error_code", "outcome", "attempt_id", "attempt_outcome", "scenario", "also", "severity", "summary", "evidence",
 		"actions", "links", "unknown", "incidents", "revision"}
 	incident := []string{"type", "incident_id", "kind", "severity", "entity", "tenant_id", "first_seen", "last_seen", "users", "addresses",
-		"applications", "devices", "operating_systems", "client_apps", "counts", "outcome", "request_ids", "request_ids_total", "also"}
+		"applications", "devices", "operating_systems", "client_apps", "counts", "outcome", "request_ids", "request_ids_total", "also", "joined"}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if len(lines) != 6 {
 		t.Fatalf("%d lines, want 5 diagnoses and an incident:\n%s", len(lines), out)

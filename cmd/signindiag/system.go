@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -37,6 +39,9 @@ type system struct {
 	kafka     *pipeline.Kafka
 	server    *lookup.Server
 	address   net.Addr
+	// settings are those in force. reload replaces them.
+	settings     atomic.Pointer[detectors.Settings]
+	settingsInfo *prometheus.GaugeVec
 }
 
 // systemOptions say what of a system is wanted beside what the configuration tells.
@@ -51,6 +56,8 @@ type systemOptions struct {
 	rawPartitions int
 	// httpAddress overrides the configured address.
 	httpAddress string
+	// settings of the tenants, for a pipeline; nil means the defaults.
+	settings *detectors.Settings
 	// demo marks the pages as showing made-up records.
 	demo bool
 }
@@ -96,6 +103,11 @@ func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOption
 
 func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) {
 	c := s.config
+	s.settingsInfo = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "signindiag_settings_info", Help: "1 for the settings in force, by their fingerprint.",
+	}, []string{"fingerprint"})
+	s.registry.MustRegister(s.settingsInfo)
+	s.use(cmp.Or(o.settings, detectors.DefaultSettings()))
 	if s.kafka, err = pipeline.OpenKafka(c.Kafka.connection()); err != nil {
 		return err
 	}
@@ -133,7 +145,7 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 		Kafka: s.kafka,
 		NewMachine: func(shard, shards uint32) (pipeline.Machine, error) {
 			return detectors.NewEngine(detectors.Options{
-				Catalogue: s.catalogue, Settings: c.Thresholds.settings(), Shard: shard, Shards: shards,
+				Catalogue: s.catalogue, Settings: s.settings.Load(), Shard: shard, Shards: shards,
 			})
 		},
 		Wanted: detectors.WantedRoles(), Catalogue: s.catalogue,
@@ -213,6 +225,7 @@ func (s *system) run(ctx context.Context) error {
 	}
 	if s.pipeline != nil {
 		start(func() error { return s.pipeline.Run(ctx) })
+		defer s.reloadOnSignal(ctx, cancel)()
 	}
 	if s.server != nil {
 		start(s.server.Serve)
@@ -256,11 +269,12 @@ func newServiceLogger(c *config) (*slog.Logger, error) { return newLogger(os.Std
 
 type runCommand struct {
 	catalogueFlag
+	settingsFlag
 }
 
 // Run runs the pipeline and the API on external servers until a signal ends it.
-func (r runCommand) Run(ctx context.Context) error {
-	c, err := r.configure(ctx)
+func (command runCommand) Run(ctx context.Context) error {
+	c, err := command.configure(ctx)
 	if err != nil {
 		return err
 	}
@@ -270,11 +284,15 @@ func (r runCommand) Run(ctx context.Context) error {
 	if c.Snapshots.URL == "" {
 		return errors.New("SIGNINDIAG_SNAPSHOTS_URL is not set: expected where state is kept, such as file:///var/lib/signindiag/snapshots")
 	}
+	tenants, err := command.loadSettings(c)
+	if err != nil {
+		return err
+	}
 	log, err := newServiceLogger(c)
 	if err != nil {
 		return err
 	}
-	options := systemOptions{pipeline: true, api: true}
+	options := systemOptions{pipeline: true, api: true, settings: tenants}
 	if c.Kafka.CreateTopics {
 		options.rawPartitions = rawPartitionsOfNewTopic
 	}

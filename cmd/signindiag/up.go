@@ -48,6 +48,7 @@ type upCommand struct {
 	Seed   uint64   `default:"1" help:"Seed of the demo's traffic."`
 	Quiet  bool     `help:"Log warnings and errors only."`
 	catalogueFlag
+	settingsFlag
 }
 
 // Run starts everything on this machine and stops it when ctx ends.
@@ -68,6 +69,10 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	}
 	if _, err := configuration.Catalogue.load(); err != nil {
 		return err // before minutes of starting, too
+	}
+	tenants, err := c.loadSettings(configuration)
+	if err != nil {
+		return err
 	}
 	dir := c.Data
 	if dir == "" {
@@ -112,7 +117,7 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	}
 	configuration.embed(broker.Address(), engine.Address(), snapshots)
 
-	options := systemOptions{pipeline: true, api: true, singleProcess: true, rawPartitions: rawPartitionsOfNewTopic, demo: c.Demo}
+	options := systemOptions{pipeline: true, api: true, singleProcess: true, rawPartitions: rawPartitionsOfNewTopic, demo: c.Demo, settings: tenants}
 	options.httpAddress, err = c.httpAddress(configuration)
 	if err != nil {
 		return err
