@@ -189,6 +189,7 @@ func (s *system) openServer(ctx context.Context, o systemOptions) error {
 		Demo:       o.demo,
 	}
 	if s.pipeline != nil {
+		settings.Engine = func() []lookup.EngineShard { return engineShards(s.pipeline) }
 		settings.Ready = func(context.Context) []string {
 			if err := s.pipeline.Ready(); err != nil {
 				return []string{err.Error()}
