@@ -224,23 +224,26 @@ type tuneStory struct {
 	incident detectors.Incident
 	records  map[string]bool // request ids
 	other    int             // position of the same story on the other side, -1 for none
+	with     int             // where there is none, position of the one that tells some of the same records, -1 for none
 }
 
 // tuneLine is one difference.
 type tuneLine struct {
-	// Type is gained, lost or changed.
+	// Type is gained, lost, changed (another kind or severity), united (an incident of now that is told with another one then)
+	// or split (an incident of then that is told with another one now).
 	Type string `json:"type"`
 	// Records is how many records belong to the incident.
 	Records  int                      `json:"records"`
 	Incident detectors.IncidentReport `json:"incident"`
 	// Was is a changed incident as it is now.
 	Was *detectors.IncidentReport `json:"was,omitempty"`
-	// With is the id of the incident of the other side that tells some of the same records, where a story is split or two are united.
+	// With is the id of the incident of the other side that an united or split one is told with.
 	With string `json:"with,omitempty"`
 	with *detectors.Incident
 }
 
-// tuneKind are the numbers of one kind. An incident that changes its kind is counted as changed at both.
+// tuneKind are the numbers of one kind: Then is Now with Gained and Split, without Lost and United, but for incidents that change
+// their kind, which are counted as Changed at both.
 type tuneKind struct {
 	Kind    string `json:"kind"`
 	Now     int    `json:"now"`
@@ -248,6 +251,8 @@ type tuneKind struct {
 	Gained  int    `json:"gained"`
 	Lost    int    `json:"lost"`
 	Changed int    `json:"changed"`
+	United  int    `json:"united"`
+	Split   int    `json:"split"`
 }
 
 // stories returns the incidents that were under way at or after from, with their records.
@@ -268,7 +273,7 @@ func stories(r inmemory.Result, from time.Time) []tuneStory {
 		if !from.IsZero() && incident.LastSeen < from.UnixMicro() {
 			continue
 		}
-		list = append(list, tuneStory{*incident, records[key{incident.TenantID, incident.IncidentID}], -1})
+		list = append(list, tuneStory{*incident, records[key{incident.TenantID, incident.IncidentID}], -1, -1})
 	}
 	return list
 }
@@ -320,48 +325,68 @@ func (t *tuning) compare(now, then inmemory.Result, from time.Time) {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(b.shared, a.shared), cmp.Compare(a.now, b.now), cmp.Compare(a.then, b.then))
 	})
 	for _, m := range matches {
-		if t.now[m.now].other < 0 && t.then[m.then].other < 0 {
-			t.now[m.now].other, t.then[m.then].other = m.then, m.now
+		a, b := &t.now[m.now], &t.then[m.then]
+		if a.other < 0 && b.other < 0 {
+			a.other, b.other = m.then, m.now
 		}
 	}
-	t.lines = t.differences(matches)
+	for _, m := range slices.Backward(matches) {
+		t.now[m.now].with, t.then[m.then].with = m.then, m.now
+	}
+	t.lines = t.differences()
 }
 
 func kindsOf(i *detectors.Incident) []string { return append([]string{i.Kind}, i.Also...) }
 
-// differences lists what is gained, then what is lost, then what is changed, each in the order of the first event.
-func (t *tuning) differences(matches []tuneMatch) (lines []tuneLine) {
-	line := func(kind string, s *tuneStory) tuneLine {
-		return tuneLine{Type: kind, Records: len(s.records), Incident: t.renderer.IncidentReport(&s.incident)}
-	}
-	with := func(l *tuneLine, i *detectors.Incident) { l.with, l.With = i, i.IncidentID }
-	for j := range t.then {
-		if t.then[j].other < 0 {
-			l := line("gained", &t.then[j])
-			if k := slices.IndexFunc(matches, func(m tuneMatch) bool { return m.then == j }); k >= 0 {
-				with(&l, &t.now[matches[k].now].incident)
-			}
-			lines = append(lines, l)
-		}
-	}
-	for i := range t.now {
-		if t.now[i].other < 0 {
-			l := line("lost", &t.now[i])
-			if k := slices.IndexFunc(matches, func(m tuneMatch) bool { return m.now == i }); k >= 0 {
-				with(&l, &t.then[matches[k].then].incident)
-			}
-			lines = append(lines, l)
-		}
-	}
-	for j := range t.then {
-		if t.changed(j) {
-			l := line("changed", &t.then[j])
-			was := t.renderer.IncidentReport(&t.now[t.then[j].other].incident)
+// differences lists what is gained, lost, changed, united and split, each in the order of the first event.
+func (t *tuning) differences() (lines []tuneLine) {
+	add := func(kind string, s *tuneStory, others []tuneStory) {
+		l := tuneLine{Type: kind, Records: len(s.records), Incident: t.renderer.IncidentReport(&s.incident)}
+		if s.other >= 0 {
+			was := t.renderer.IncidentReport(&others[s.other].incident)
 			l.Was = &was
-			lines = append(lines, l)
+		} else if s.with >= 0 {
+			l.with = &others[s.with].incident
+			l.With = l.with.IncidentID
+		}
+		lines = append(lines, l)
+	}
+	for _, kind := range []string{"gained", "lost", "changed", "united", "split"} {
+		for i := range t.now {
+			if t.nowType(i) == kind {
+				add(kind, &t.now[i], t.then)
+			}
+		}
+		for j := range t.then {
+			if t.thenType(j) == kind {
+				add(kind, &t.then[j], t.now)
+			}
 		}
 	}
 	return lines
+}
+
+// nowType is the type of the difference that an incident of now makes, empty for none; a changed one is counted at then.
+func (t *tuning) nowType(i int) string {
+	switch s := &t.now[i]; {
+	case s.other >= 0:
+		return ""
+	case s.with >= 0:
+		return "united"
+	}
+	return "lost"
+}
+
+func (t *tuning) thenType(j int) string {
+	switch s := &t.then[j]; {
+	case t.changed(j):
+		return "changed"
+	case s.other >= 0:
+		return ""
+	case s.with >= 0:
+		return "split"
+	}
+	return "gained"
 }
 
 // changed reports whether an incident has another kind or severity than the same story now.
@@ -371,6 +396,21 @@ func (t *tuning) changed(j int) bool {
 	}
 	a, b := &t.now[t.then[j].other].incident, &t.then[j].incident
 	return a.Kind != b.Kind || a.Severity != b.Severity
+}
+
+func (k *tuneKind) count(difference string) {
+	switch difference {
+	case "gained":
+		k.Gained++
+	case "lost":
+		k.Lost++
+	case "changed":
+		k.Changed++
+	case "united":
+		k.United++
+	case "split":
+		k.Split++
+	}
 }
 
 // kinds sums up by kind, in the order of the names.
@@ -386,21 +426,14 @@ func (t *tuning) kinds() []tuneKind {
 	for i := range t.now {
 		k := of(t.now[i].incident.Kind)
 		k.Now++
-		if t.now[i].other < 0 {
-			k.Lost++
-		}
+		k.count(t.nowType(i))
 	}
 	for j := range t.then {
 		k := of(t.then[j].incident.Kind)
 		k.Then++
-		if t.then[j].other < 0 {
-			k.Gained++
-		}
-		if t.changed(j) {
-			k.Changed++
-			if was := t.now[t.then[j].other].incident.Kind; was != k.Kind {
-				of(was).Changed++
-			}
+		k.count(t.thenType(j))
+		if other := t.then[j].other; other >= 0 && t.now[other].incident.Kind != k.Kind {
+			of(t.now[other].incident.Kind).Changed++
 		}
 	}
 	return list
@@ -437,19 +470,16 @@ func (t *tuning) writeText(w io.Writer) error {
 		fmt.Fprintln(w, "The thresholds are those in force.")
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(table, "\nnow\tthen\tgained\tlost\tchanged\t  kind\n")
-	total := tuneKind{Kind: "all"}
+	fmt.Fprintf(table, "\nnow\tthen\tgained\tlost\tchanged\tunited\tsplit\t  kind\n")
 	row := func(k tuneKind) {
-		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t  %s\n", k.Now, k.Then, k.Gained, k.Lost, k.Changed, k.Kind)
+		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t  %s\n", k.Now, k.Then, k.Gained, k.Lost, k.Changed, k.United, k.Split, k.Kind)
 	}
 	for _, k := range t.kinds() {
 		row(k)
-		total.Now, total.Then, total.Gained, total.Lost = total.Now+k.Now, total.Then+k.Then, total.Gained+k.Gained, total.Lost+k.Lost
 	}
+	total := tuneKind{Kind: "all", Now: len(t.now), Then: len(t.then)}
 	for i := range t.lines {
-		if t.lines[i].Was != nil {
-			total.Changed++
-		}
+		total.count(t.lines[i].Type)
 	}
 	row(total)
 	if err := table.Flush(); err != nil {
@@ -487,11 +517,8 @@ func (l *tuneLine) text() string {
 		text += "  also " + strings.Join(i.Also, ", ")
 	}
 	if l.with != nil {
-		when := "now"
-		if l.Type == "lost" {
-			when = "then"
-		}
-		text += fmt.Sprintf("  (%s some of its records belong to %s of %s)", when, l.with.Kind, entityText(detectors.Entity{Kind: l.with.EntityKind, Value: l.with.EntityValue}))
+		when := map[string]string{"united": "then", "split": "now"}[l.Type]
+		text += fmt.Sprintf("  %s told with %s of %s", when, l.with.Kind, entityText(detectors.Entity{Kind: l.with.EntityKind, Value: l.with.EntityValue}))
 	}
 	return text
 }
