@@ -69,6 +69,7 @@ type evidenceKeys struct {
 	credentialType          *catalogue.EvidenceKey
 	credentialKeyID         *catalogue.EvidenceKey
 	missedBy                *catalogue.EvidenceKey
+	missedByRisk            *catalogue.EvidenceKey
 	lockoutCause            *catalogue.EvidenceKey
 	failures48h             *catalogue.EvidenceKey
 	failuresAtLeast         *catalogue.EvidenceKey
@@ -164,6 +165,7 @@ func newEvidenceKeys(cat *catalogue.Catalogue) evidenceKeys {
 		credentialType:          key("credential_type"),
 		credentialKeyID:         key("credential_key_id"),
 		missedBy:                key("missed_by"),
+		missedByRisk:            key("missed_by_risk"),
 		lockoutCause:            key("lockout_cause"),
 		failures48h:             key("failures_48h"),
 		failuresAtLeast:         key("failures_at_least"),

@@ -57,7 +57,8 @@ func leads(i *Incident) int {
 }
 
 // Join returns the incidents with those of one story made into one: the one that leads, with the users, addresses ... , other
-// kinds, severity and outcome of all, and the ids of the others in Joined. Its counts are the leader's. The order is that of
+// kinds, severity and outcome of all, and the ids of the others in Joined. Its counts and revision are the leader's; the
+// number of its records is exact where no record is in three of them. The order is that of
 // the leading incidents in incidents, which is not changed; lists of the result may share memory with it. The result
 // does not depend on the order of incidents and overlaps otherwise.
 func Join(incidents []Incident, overlaps []Overlap) []Incident {
@@ -75,6 +76,11 @@ func Join(incidents []Incident, overlaps []Overlap) []Incident {
 		}
 		return i
 	}
+	// The largest overlaps tie a story together; what they share is counted once.
+	overlaps = slices.Clone(overlaps)
+	slices.SortFunc(overlaps, func(x, y Overlap) int {
+		return cmp.Or(cmp.Compare(y.Shared, x.Shared), cmp.Compare(x.TenantID, y.TenantID), cmp.Compare(x.A, y.A), cmp.Compare(x.B, y.B))
+	})
 	shared := make(map[int]int64, len(incidents)) // records counted more than once, by root
 	for _, o := range overlaps {
 		a, okA := at[key{o.TenantID, o.A}]
@@ -145,7 +151,6 @@ func (i *Incident) absorb(other *Incident) {
 	} {
 		*lists.to = united(*lists.to, lists.from, maxIncidentValues)
 	}
-	i.Revision = max(i.Revision, other.Revision)
 }
 
 // united returns a with the values of b that it lacks, at most limit; a is not changed.

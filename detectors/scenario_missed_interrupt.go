@@ -6,7 +6,7 @@ import (
 	"github.com/signindiag/signindiag/schemas"
 )
 
-// Why an interruption of a success was to be expected, as missed_by gives it.
+// Why an interruption of a success was to be expected, as missed_by gives it, and missed_by_risk what only viewers of risk may know.
 const (
 	missedReportOnly = "a report-only policy would have stopped or interrupted it"
 	missedLegacy     = "a legacy client cannot be asked for MFA"
@@ -55,7 +55,7 @@ func recogniseMissedInterrupt(s *subject) verdict {
 		v = explains
 	}
 	if s.riskLevel() == riskHigh && !s.riskOver() && s.interactive() && !s.mfaPassed() {
-		s.e.Add(s.keys.missedBy, missedRisk)
+		s.e.Add(s.keys.missedByRisk, missedRisk)
 		s.riskEvidence()
 		v = explains
 	}

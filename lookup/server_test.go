@@ -629,7 +629,7 @@ func (f *fixture) catalogueTexts(t *testing.T, texts map[string]string) {
 		t.Fatal(err)
 	}
 	for i := range incidents.Incidents {
-		visible := visibleIncident(&incidents.Incidents[i], catalogue.CapabilityRecords, withheld)
+		visible := incidents.Incidents[i].Visible(catalogue.CapabilityRecords, withheld)
 		for _, incident := range []*detectors.Incident{&visible, &incidents.Incidents[i]} {
 			texts[string(f.renderer.IncidentSummary(nil, incident))] = "{summary of " + incident.IncidentID + "}"
 		}

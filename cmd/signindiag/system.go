@@ -42,6 +42,7 @@ type system struct {
 	// settings are those in force. reload replaces them.
 	settings     atomic.Pointer[detectors.Settings]
 	settingsInfo *prometheus.GaugeVec
+	outbox       *sinks.Outbox // nil without a receiver of alerts
 }
 
 // systemOptions say what of a system is wanted beside what the configuration tells.
@@ -50,6 +51,8 @@ type systemOptions struct {
 	pipeline bool
 	// api is false for a pipeline without an API.
 	api bool
+	// alerts sends incidents to the receivers that are configured.
+	alerts bool
 	// singleProcess reads all partitions without a consumer group.
 	singleProcess bool
 	// rawPartitions is the number of partitions that missing raw topics are made with, 0 to make none.
@@ -98,7 +101,27 @@ func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOption
 			return nil, err
 		}
 	}
+	if o.alerts && c.Alerts.configured() {
+		if err := s.openOutbox(o); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// openOutbox makes what sends alerts. Nothing that it does or fails to do holds up the pipeline or makes it unready.
+func (s *system) openOutbox(options systemOptions) error {
+	o, err := s.config.Alerts.outbox()
+	if err != nil {
+		return err
+	}
+	o.Conn, o.Database, o.Renderer, o.Logger, o.Registerer = s.conn, s.config.ClickHouse.Database, s.renderer, s.log, s.registry
+	o.Alone = options.singleProcess
+	if tcp, ok := s.address.(*net.TCPAddr); ok && o.PageURL == "" && tcp.IP.IsLoopback() {
+		o.PageURL = "http://" + s.address.String()
+	}
+	s.outbox, err = sinks.NewOutbox(o)
+	return err
 }
 
 func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) {
@@ -190,6 +213,16 @@ func (s *system) openServer(ctx context.Context, o systemOptions) error {
 	}
 	if s.pipeline != nil {
 		settings.Engine = func() []lookup.EngineShard { return engineShards(s.pipeline) }
+		ready := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signindiag_ready", Help: "1 while rows flow, 0 when /readyz says why they do not."},
+			func() float64 {
+				if s.pipeline.Ready() != nil {
+					return 0
+				}
+				return 1
+			})
+		if err := s.registry.Register(ready); err != nil {
+			return fmt.Errorf("register the metric of readiness: %w", err)
+		}
 		settings.Ready = func(context.Context) []string {
 			if err := s.pipeline.Ready(); err != nil {
 				return []string{err.Error()}
@@ -219,7 +252,7 @@ func (s *system) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	parts := 0
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
 	start := func(run func() error) {
 		parts++
 		go func() { ended <- run() }()
@@ -230,6 +263,9 @@ func (s *system) run(ctx context.Context) error {
 	}
 	if s.server != nil {
 		start(s.server.Serve)
+	}
+	if s.outbox != nil {
+		start(func() error { return s.outbox.Run(ctx) })
 	}
 	var errs []error
 	select {
@@ -293,7 +329,7 @@ func (command runCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := systemOptions{pipeline: true, api: true, settings: tenants}
+	options := systemOptions{pipeline: true, api: true, alerts: true, settings: tenants}
 	if c.Kafka.CreateTopics {
 		options.rawPartitions = rawPartitionsOfNewTopic
 	}

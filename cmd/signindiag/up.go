@@ -117,7 +117,7 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	}
 	configuration.embed(broker.Address(), engine.Address(), snapshots)
 
-	options := systemOptions{pipeline: true, api: true, singleProcess: true, rawPartitions: rawPartitionsOfNewTopic, demo: c.Demo, settings: tenants}
+	options := systemOptions{pipeline: true, api: true, alerts: true, singleProcess: true, rawPartitions: rawPartitionsOfNewTopic, demo: c.Demo, settings: tenants}
 	options.httpAddress, err = c.httpAddress(configuration)
 	if err != nil {
 		return err
