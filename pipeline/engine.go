@@ -173,10 +173,10 @@ var engineGaugeList = [...]struct {
 }{
 	{"engine_entities", "Users, addresses and others with events.", func(s *detectors.Stats) int64 { return s.Entities }},
 	{"engine_state_bytes", "What is kept of users, addresses and others.", func(s *detectors.Stats) int64 { return s.StateBytes }},
-	{"engine_state_bound_bytes", "The bound of engine_state_bytes.", func(s *detectors.Stats) int64 { return s.StateBytesBound }},
+	{"engine_state_bound_bytes", "The bound of signindiag_engine_state_bytes.", func(s *detectors.Stats) int64 { return s.StateBytesBound }},
 	{"engine_recent_records", "Recent records kept for merging and revisions.", func(s *detectors.Stats) int64 { return s.RecentRecords }},
 	{"engine_recent_bytes", "What the recent records take.", func(s *detectors.Stats) int64 { return s.RecentBytes }},
-	{"engine_recent_bound_bytes", "The bound of engine_recent_bytes.", func(s *detectors.Stats) int64 { return s.RecentBytesBound }},
+	{"engine_recent_bound_bytes", "The bound of signindiag_engine_recent_bytes.", func(s *detectors.Stats) int64 { return s.RecentBytesBound }},
 }
 
 // engineMetrics are the numbers of the shards' machines.
