@@ -25,6 +25,7 @@ func withEngine(t testing.TB, p *process, o detectors.Options) func() []*detecto
 	o.Catalogue = knowledge
 	p.pipeline.router.deps.Wanted, p.pipeline.router.deps.Catalogue = detectors.WantedRoles(), knowledge
 	p.pipeline.shards.deps.NewMachine = func(shard, shards uint32) (Machine, error) {
+		o := o // shards begin at the same time
 		o.Shard, o.Shards = shard, shards
 		e, err := detectors.NewEngine(o)
 		if err != nil {

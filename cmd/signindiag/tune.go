@@ -50,8 +50,28 @@ func (c tuneCommand) Validate() error {
 		return errors.New("name exported logs or --from, not both")
 	case c.To != "" && c.From == "":
 		return errors.New("--to belongs to --from")
+	case c.From != "":
+		_, _, err := c.span(time.Now())
+		return err
 	}
 	return nil
+}
+
+// span returns the event times that --from and --to name.
+func (c tuneCommand) span(now time.Time) (from, to time.Time, err error) {
+	if from, err = lookup.ParseTime(c.From); err != nil {
+		return from, to, fmt.Errorf("--from: %w", err)
+	}
+	to = now.UTC()
+	if c.To != "" {
+		if to, err = lookup.ParseTime(c.To); err != nil {
+			return from, to, fmt.Errorf("--to: %w", err)
+		}
+	}
+	if !to.After(from) {
+		return from, to, fmt.Errorf("--to %s is not after --from %s", to.Format(time.RFC3339), from.Format(time.RFC3339))
+	}
+	return from, to, nil
 }
 
 // Run judges the same records by the settings in force and by others, and prints which incidents are gained and lost.
@@ -59,6 +79,14 @@ func (c tuneCommand) Run(ctx context.Context, std streams) error {
 	configuration, err := c.configure(ctx)
 	if err != nil {
 		return err
+	}
+	var store opened
+	if c.From != "" {
+		if store, err = c.open(ctx); err != nil {
+			return err
+		}
+		defer store.close()
+		configuration.Settings.File = store.settings
 	}
 	now, err := c.loadSettings(configuration)
 	if err != nil {
@@ -73,7 +101,7 @@ func (c tuneCommand) Run(ctx context.Context, std streams) error {
 		fmt.Fprintf(std.err, "%s differs from what is in force in more than thresholds; the comparison holds all of it\n", c.Thresholds)
 	}
 	if c.From != "" {
-		err = t.fromStore(ctx, c, now, then)
+		err = t.fromStore(ctx, c, store, now, then)
 	} else {
 		err = t.fromFiles(ctx, c.Files, configuration.Catalogue, now, then)
 	}
@@ -156,25 +184,11 @@ func (t *tuning) fromFiles(ctx context.Context, files []string, cc catalogueConf
 	return nil
 }
 
-func (t *tuning) fromStore(ctx context.Context, c tuneCommand, now, then *detectors.Settings) error {
-	from, err := lookup.ParseTime(c.From)
-	if err != nil {
-		return fmt.Errorf("--from: %w", err)
-	}
-	to := time.Now().UTC()
-	if c.To != "" {
-		if to, err = lookup.ParseTime(c.To); err != nil {
-			return fmt.Errorf("--to: %w", err)
-		}
-	}
-	if !to.After(from) {
-		return fmt.Errorf("--to %s is not after --from %s", to.Format(time.RFC3339), from.Format(time.RFC3339))
-	}
-	o, err := c.open(ctx)
+func (t *tuning) fromStore(ctx context.Context, c tuneCommand, o opened, now, then *detectors.Settings) error {
+	from, to, err := c.span(time.Now())
 	if err != nil {
 		return err
 	}
-	defer o.close()
 	cat := o.renderer.Catalogue
 	if c.Catalogue != "" { // goes before that of the running system
 		if cat, err = c.catalogueFlag.load(ctx); err != nil {

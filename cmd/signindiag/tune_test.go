@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -209,8 +210,8 @@ func TestTuneCommandLines(t *testing.T) {
 		{[]string{"--thresholds", now, "--from", "2026-03-02", "x.ndjson"}, 2, "not both"},
 		{[]string{"--thresholds", now, "--to", "2026-03-02", "x.ndjson"}, 2, "--to belongs to --from"},
 		{[]string{"--thresholds", then, "x.ndjson"}, 1, "password_spray.users is \"1\", expected a whole number from 2"},
-		{[]string{"--thresholds", now, "--from", "yesterday"}, 1, "--from: expected a time"},
-		{[]string{"--thresholds", now, "--from", "2026-03-02", "--to", "2026-03-01"}, 1, "is not after --from"},
+		{[]string{"--thresholds", now, "--from", "yesterday"}, 2, "--from: expected a time"},
+		{[]string{"--thresholds", now, "--from", "2026-03-02", "--to", "2026-03-01"}, 2, "is not after --from"},
 		{[]string{"--thresholds", now, "no-such-file.ndjson"}, 1, "no-such-file.ndjson"},
 	} {
 		_, errs, code := call(t, "", append([]string{"tune"}, test.args...)...)
@@ -336,6 +337,16 @@ func TestTuneReadsClickHouse(t *testing.T) {
 	file, _, _ := tune(writeLines(t, "signins.ndjson", lines))
 	if d := cmp.Diff(parseTuned(t, file).summary.Kinds, got.summary.Kinds); d != "" {
 		t.Errorf("the file gives other numbers (-file +ClickHouse):\n%s", d)
+	}
+	// Of a running up, its own settings are those in force.
+	dir := t.TempDir()
+	if err := writeEndpoints(dir, endpoints{PID: os.Getpid(), ClickHouse: server.Address[0], Database: server.Database, Settings: then}); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SIGNINDIAG_SETTINGS_FILE", now)
+	out, errs, code = call(t, "", append([]string{"tune", "--data", dir, "--thresholds", then}, span...)...)
+	if code != 0 || errs != "" || !strings.HasPrefix(out, "The thresholds are those in force.\n") || !strings.Contains(out, "Nothing changes") {
+		t.Errorf("exit code %d: %s%s", code, errs, out)
 	}
 	// What ended before --from is no difference of the span, and what came later is not read.
 	out, _, code = tune("--from", "2026-03-03T09:00:00Z", "--to", "2026-03-03T10:00:00Z")
