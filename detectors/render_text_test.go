@@ -514,6 +514,7 @@ func TestIncidentTexts(t *testing.T) {
 				i.ClientApps, i.Devices = []string{"Exchange ActiveSync"}, []string{"ada-phone"}
 				if bare {
 					i.Users, i.Addresses, i.Applications, i.Devices, i.ClientApps = nil, nil, nil, nil, nil
+					i.RequestIDsTotal = 1
 				}
 				summary := string(r.IncidentSummary(nil, i))
 				if problem := lintSentence(summary, nil); problem != "" {
@@ -521,6 +522,9 @@ func TestIncidentTexts(t *testing.T) {
 				}
 				if n := utf8.RuneCountInString(summary); n > maxSummary {
 					t.Errorf("%s, %s: summary has %d characters:\n\t%s", kind.Name, outcome, n, summary)
+				}
+				if strings.Contains(summary, "1 records") {
+					t.Errorf("%s, %s: one is not many:\n\t%s", kind.Name, outcome, summary)
 				}
 				if !bare && !said[summary] {
 					fmt.Fprintf(&all, "%s, %s: %s\n", kind.Title, outcome, summary)

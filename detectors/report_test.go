@@ -151,7 +151,9 @@ func testIncident() *Incident {
 func TestWriteIncidents(t *testing.T) {
 	r := Renderer{Catalogue: loadCatalogue(t)}
 	var text bytes.Buffer
-	if err := r.WriteIncidents(&text, r.IncidentReport(testIncident())); err != nil {
+	i := testIncident()
+	i.Counts = append(i.Counts, Count{Name: "lockouts"}) // none tells nothing
+	if err := r.WriteIncidents(&text, r.IncidentReport(i)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "incident", text.Bytes())
