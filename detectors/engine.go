@@ -102,29 +102,31 @@ type state struct {
 // Stats are plain numbers of an engine since it was made, for metrics. Sizes are current; nothing of it is in a snapshot
 // but the sizes.
 type Stats struct {
-	Messages         uint64 // calls of Apply
-	RepeatsFenced    uint64 // messages at or below the fence of their source, dropped
-	Empty            uint64 // messages without a record, dropped
-	Records          uint64 // records in a full role
-	Duplicates       uint64 // exact repeats of a record, from another place of the raw log
-	Merges           uint64 // parts and versions united with a known record
-	Replacements     uint64 // whole copies beyond the merge horizon that replaced a known record
-	Rows             uint64 // rows of diagnoses
-	Revised          uint64 // rows of diagnoses for records other than that of the message
-	Events           uint64 // failures and other events that the windows of users, addresses ... took in
-	EventsTooLate    uint64 // events older than all kept ones of an entity with more than are kept
-	EventsRepeated   uint64 // tries of a client without a person that repeat an event
-	Incidents        uint64 // incidents opened
-	Members          uint64 // rows of incident_members
-	Unreadable       uint64 // records of a damaged snapshot that could not be read back
-	RecordsEvicted   uint64 // records that left the recent store
-	EntitiesEvicted  uint64 // users, addresses ... with events that were let go
-	RecentRecords    int64
-	RecentBytes      int64
-	AttemptGroups    int64
-	Entities         int64 // users, addresses ... with events
-	StateBytes       int64
-	SourcePartitions int64
+	Messages        uint64 // calls of Apply
+	RepeatsFenced   uint64 // messages at or below the fence of their source, dropped
+	Empty           uint64 // messages without a record, dropped
+	Records         uint64 // records in a full role
+	Duplicates      uint64 // exact repeats of a record, from another place of the raw log
+	Merges          uint64 // parts and versions united with a known record
+	Replacements    uint64 // whole copies beyond the merge horizon that replaced a known record
+	Rows            uint64 // rows of diagnoses
+	Revised         uint64 // rows of diagnoses for records other than that of the message
+	Events          uint64 // failures and other events that the windows of users, addresses ... took in
+	EventsTooLate   uint64 // events older than all kept ones of an entity with more than are kept
+	EventsRepeated  uint64 // tries of a client without a person that repeat an event
+	Incidents       uint64 // incidents opened
+	Members         uint64 // rows of incident_members
+	Unreadable      uint64 // records of a damaged snapshot that could not be read back
+	RecordsEvicted  uint64 // records that left the recent store
+	EntitiesEvicted uint64 // users, addresses ... with events that were let go
+	RecentRecords   int64
+	RecentBytes     int64
+	AttemptGroups   int64
+	Entities        int64 // users, addresses ... with events
+	StateBytes      int64
+	// The bounds of RecentBytes and StateBytes.
+	RecentBytesBound, StateBytesBound int64
+	SourcePartitions                  int64
 	// Detections holds the numbers of every detection, in the order of DetectionNames. The slice belongs to the engine.
 	Detections []DetectionStats
 }
@@ -201,6 +203,7 @@ func (e *Engine) Stats() Stats {
 	s.RecentRecords, s.RecentBytes = int64(e.recent.len()), e.recent.bytes
 	s.AttemptGroups = int64(len(e.attempts.groups))
 	s.Entities, s.StateBytes = int64(len(e.entities.index)), e.entities.bytes()
+	s.RecentBytesBound, s.StateBytesBound = e.options.RecentBytes, e.options.StateBytes
 	s.SourcePartitions = int64(len(e.fence.sources))
 	return s
 }

@@ -1080,6 +1080,10 @@ func (api *openAPI) validate(at string, schema map[string]any, value any) (probl
 		if n, ok := value.(json.Number); !ok || strings.ContainsAny(n.String(), ".eE") {
 			problem("%v is no integer", value)
 		}
+	case "number":
+		if _, ok := value.(json.Number); !ok {
+			problem("%v is no number", value)
+		}
 	case "boolean":
 		if _, ok := value.(bool); !ok {
 			problem("%v is no boolean", value)

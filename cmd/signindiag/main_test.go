@@ -11,14 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/signindiag/signindiag/embedded"
+	"github.com/signindiag/signindiag/embedded/embeddedtest"
 	"github.com/signindiag/signindiag/schemas/synthetic"
 )
 
-func TestMain(m *testing.M) {
-	embedded.ClickHouseMain()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { embeddedtest.Main(m) }
 
 // call runs a command in this process.
 func call(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,8 +20,14 @@ import (
 	"github.com/signindiag/signindiag/sinks"
 )
 
-// exportedMetrics returns the labels of every metric that `signindiag run` registers, by its name. Nothing is connected.
-func exportedMetrics(t *testing.T) map[string][]string {
+// exportedMetric is what a metric says of itself.
+type exportedMetric struct {
+	help   string
+	labels []string
+}
+
+// exportedMetrics returns every metric that `signindiag run` registers, by its name. Nothing is connected.
+func exportedMetrics(t *testing.T) map[string]exportedMetric {
 	t.Helper()
 	c, err := loadConfig(t.Context(), envconfig.MapLookuper(map[string]string{
 		envPrefix + "KAFKA_BROKERS":            "127.0.0.1:9",
@@ -53,21 +60,23 @@ func exportedMetrics(t *testing.T) map[string][]string {
 	s.registry.Describe(descs)
 	close(descs)
 	// A description gives its name and labels as text alone.
-	form := regexp.MustCompile(`^Desc\{fqName: "([a-z_]+)".*constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
-	found := map[string][]string{}
+	form := regexp.MustCompile(`^Desc\{fqName: "([a-z_0-9]+)", help: ("(?:[^"\\]|\\.)*"),.* constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+	found := map[string]exportedMetric{}
 	for desc := range descs {
 		parts := form.FindStringSubmatch(desc.String())
 		if parts == nil {
 			t.Fatalf("a description of another form: %s", desc)
 		}
-		for label := range strings.SplitSeq(parts[2]+","+parts[3], ",") {
+		var m exportedMetric
+		if m.help, err = strconv.Unquote(parts[2]); err != nil {
+			t.Fatalf("%s: %v", desc, err)
+		}
+		for label := range strings.SplitSeq(parts[3]+","+parts[4], ",") {
 			if name, _, _ := strings.Cut(label, "="); name != "" {
-				found[parts[1]] = append(found[parts[1]], name)
+				m.labels = append(m.labels, name)
 			}
 		}
-		if found[parts[1]] == nil {
-			found[parts[1]] = []string{}
-		}
+		found[parts[1]] = m
 	}
 	return found
 }
@@ -108,7 +117,7 @@ func TestAlertRulesNameWhatIsExported(t *testing.T) {
 				if !ok {
 					t.Errorf("%s asks for %s, which is not exported", rule.Alert, name)
 				}
-				labels = append(labels, have...)
+				labels = append(labels, have.labels...)
 			}
 			var asked []string
 			for _, found := range label.FindAllStringSubmatch(rule.Expr+rule.Annotations["summary"]+rule.Annotations["description"], -1) {

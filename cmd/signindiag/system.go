@@ -212,6 +212,7 @@ func (s *system) openServer(ctx context.Context, o systemOptions) error {
 		Demo:       o.demo,
 	}
 	if s.pipeline != nil {
+		settings.Engine = func() []lookup.EngineShard { return engineShards(s.pipeline) }
 		ready := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signindiag_ready", Help: "1 while rows flow, 0 when /readyz says why they do not."},
 			func() float64 {
 				if s.pipeline.Ready() != nil {

@@ -38,6 +38,9 @@ type Runner struct {
 	held    []heldRecord
 	block   []byte // free memory for records that are held
 
+	followers     []*Runner
+	incidentsOnly bool
+
 	diagnoses map[diagnosisKey]int
 	incidents map[incidentKey]int
 	members   map[memberKey]int
@@ -86,6 +89,12 @@ func (r *Runner) Feed(message []byte, received time.Time, broken func(index int,
 		r.apply(signIn, milliseconds(received))
 	})
 }
+
+// Follow lets r apply every record that leader applies from now on, so that two engines see the same. r itself is not fed.
+func (r *Runner) Follow(leader *Runner) { leader.followers = append(leader.followers, r) }
+
+// KeepIncidentsOnly makes r forget diagnoses, so that its memory does not grow with the records: Result has none.
+func (r *Runner) KeepIncidentsOnly() { r.incidentsOnly = true }
 
 func milliseconds(received time.Time) int64 {
 	if received.IsZero() {
@@ -173,6 +182,10 @@ func (r *Runner) apply(signIn *schemas.SignIn, received int64) {
 		r.engine.Apply(&r.message, r.offset, &r.rows)
 		r.keep()
 	})
+	for _, f := range r.followers {
+		f.source.Offset, f.source.Index = r.source.Offset, r.source.Index
+		f.apply(signIn, received)
+	}
 }
 
 // Restart replaces the engine by a new one that is restored from a snapshot, as a restart of the process does.
@@ -194,6 +207,9 @@ func (r *Runner) Counts() Counts { return r.counts }
 
 // keep takes the rows of one Apply call, each replacing an older revision of its key.
 func (r *Runner) keep() {
+	if r.incidentsOnly {
+		r.rows.Diagnoses = r.rows.Diagnoses[:0]
+	}
 	for i := range r.rows.Diagnoses {
 		d := r.rows.Diagnoses[i].Clone()
 		key := diagnosisKey{d.CorrelationID, d.RequestID, d.TenantID}
