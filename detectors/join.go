@@ -123,7 +123,7 @@ func Join(incidents []Incident, overlaps []Overlap) []Incident {
 			lead.absorb(&incidents[k])
 			total += incidents[k].RequestIDsTotal
 		}
-		lead.RequestIDsTotal = max(total-shared[root(i)], lead.RequestIDsTotal)
+		lead.RequestIDsTotal = max(total-shared[root(i)], lead.RequestIDsTotal, int64(len(lead.RequestIDs)))
 		joined = append(joined, lead)
 	}
 	return joined
