@@ -16,7 +16,7 @@ import (
 
 // DecisionVersion is the version of the code that decides. Raise it with every change that may give another
 // row for the same log: it is part of the fingerprint, hence of the epoch.
-const DecisionVersion = 2
+const DecisionVersion = 3
 
 // Defaults of Options.
 const (
