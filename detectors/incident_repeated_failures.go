@@ -42,22 +42,35 @@ func (s *story) credentialOutcome(after int) uint8 {
 	for i := range s.n.passes {
 		p := &s.n.passes[i]
 		if p.class.has(classSuccess) && p.time < s.last()+quietFailures(s.th) && s.eventsBefore(p.time, classCounts) >= after &&
-			s.sameWay(p, classCounts) >= min(mistyped, after) && !s.ownSuccess(p) {
+			s.sameWay(p, classCounts) >= min(s.th.RepeatedFailures.Count, after) && !s.ownSuccess(p) {
 			return outcomeSignedIn
 		}
 	}
 	return outcome
 }
 
-// sameWay counts the events before a pass that come from its address or with its user agent. Below mistyped they are the
-// typing errors of the person, whom somebody else attacks from elsewhere.
-func (s *story) sameWay(p *pass, of class) (n int) {
+// sameWay counts the events before a pass that come from its address, or with its user agent where the last of them is as
+// close as for a takeover: hours later the same common browser is no trace. Below mistyped they are the typing errors of the
+// person, whom somebody else attacks from elsewhere.
+func (s *story) sameWay(p *pass, of class) int {
+	place, either, last := 0, 0, int64(0)
 	for _, v := range s.events {
-		if v.class.any(of) && !s.isStored(v) && notAfter(v.time, p.time) && (s.samePlace(v.address, p.address) || v.agent == p.agent && p.agent != 0) {
-			n++
+		if !v.class.any(of) || s.isStored(v) || !notAfter(v.time, p.time) {
+			continue
+		}
+		switch {
+		case s.samePlace(v.address, p.address):
+			place++
+			either++
+		case v.agent == p.agent && p.agent != 0 && !s.familiar(v.address, v.class):
+			either++
+			last = v.time
 		}
 	}
-	return n
+	if p.time-last > s.th.AccountTakeover.Window.Microseconds() {
+		return place
+	}
+	return either
 }
 
 // eventsBefore counts the events of a class up to the second of t, those of a stored password aside.
@@ -99,8 +112,8 @@ func (s *story) oneSource() bool {
 }
 
 // ownSuccess reports whether a success is the person's own, rather than that of whoever guessed the password. It comes from
-// the person's own place or device. Or a second factor was passed, without a prompt that was refused or left unanswered
-// before, and either all of the tries came from that place or none: somebody who forgot the password and reset it, or who was
+// the person's own place or device. Or a second factor was passed at a place where no prompt was refused and hardly one was left unanswered,
+// and either nearly all of the tries from places that are not the person's came from there or none: somebody who forgot the password and reset it, or who was
 // elsewhere meanwhile, with the browser that the attacker names. Nothing else tells them from a takeover. Approving a prompt
 // that a stranger caused is told by mfa_fatigue.
 func (s *story) ownSuccess(p *pass) bool {
@@ -112,17 +125,23 @@ func (s *story) ownSuccess(p *pass) bool {
 	}) {
 		return false
 	}
-	here, elsewhere := false, false
+	here, elsewhere, unanswered := 0, 0, 0
 	for _, v := range s.events {
-		if v.class.any(classDenied | classNoAnswer) {
-			return false
+		same := s.samePlace(v.address, p.address)
+		if same && v.class.has(classNoAnswer) {
+			unanswered++
 		}
-		if v.class.any(classWrong | classLocked | classBadAddress) {
-			same := s.samePlace(v.address, p.address)
-			here, elsewhere = here || same, elsewhere || !same
+		switch {
+		case same && (v.class.has(classDenied) || unanswered >= s.th.MFAFatigue.Prompts):
+			return false
+		case !v.class.any(classWrong | classLocked | classBadAddress | classDenied | classNoAnswer):
+		case same:
+			here++
+		case !s.familiar(v.address, v.class):
+			elsewhere++
 		}
 	}
-	return !here || !elsewhere
+	return here == 0 || here >= 4*elsewhere
 }
 
 // familiar reports whether the user's own place or device is behind an event: a joined device, or an address (IPv6: its /64)
@@ -150,7 +169,7 @@ func (s *story) familiarBefore(address uint32, c class, t int64) bool {
 		}
 		n := 0
 		for _, v := range s.events {
-			if notAfter(v.time, p.time) && s.samePlace(v.address, address) {
+			if v.class.any(classWrong|classLocked|classBadAddress) && notAfter(v.time, p.time) && s.samePlace(v.address, address) {
 				n++
 			}
 		}
