@@ -590,22 +590,18 @@ func (s *entities) removeEvent(n *entity, i int) {
 
 // addPass notes a right password; it returns its position, -1 when it is older than all that are kept.
 func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
-	if n.group() && len(n.passes) == n.maxPasses() {
+	if n.group() && len(n.passes) == n.maxPasses() && (!n.crowded || p.hash%16 == 0) { // seldom where it found little before
 		s.thin(n, scratch)
 	}
 	i, _ := slices.BinarySearchFunc(n.passes, p, comparePasses)
 	if len(n.passes) == n.maxPasses() {
 		oldest := 0
 		if n.group() {
-			scratch.reset()
-			for j := range n.events {
-				scratch.add(n.events[j].actor)
-			}
-			if k := slices.IndexFunc(n.passes, func(x pass) bool { return scratch.count(x.actor) == 0 }); k >= 0 {
+			if k := slices.IndexFunc(n.passes, func(x pass) bool { return !n.failed(x.actor) }); k >= 0 {
 				oldest = k
 			}
 		}
-		if i <= oldest && (oldest == 0 || scratch.count(p.actor) == 0) {
+		if i <= oldest && (oldest == 0 || !n.failed(p.actor)) {
 			s.releasePass(&p)
 			return -1
 		}
@@ -618,6 +614,16 @@ func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
 	}
 	n.passes = insert(n.passes, i, p)
 	return i
+}
+
+// failed reports whether a user has an event.
+func (n *entity) failed(actor uint64) bool {
+	for i := range n.events {
+		if n.events[i].actor == actor {
+			return true
+		}
+	}
+	return false
 }
 
 // thin makes room among the right passwords of a group that has as many as are kept: of each user those stay that show who

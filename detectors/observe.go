@@ -244,7 +244,9 @@ func (e *Engine) bystander(n *entity, p *pass) bool {
 	}) {
 		return false
 	}
-	if n.crowded && (failed || !sameAgent) {
+	if n.crowded && (failed || !sameAgent || slices.ContainsFunc(n.passes, func(x pass) bool {
+		return x.agent == p.agent && x.actor != p.actor && x.incident == 0 && x.class.has(classSuccess) && !n.failed(x.actor)
+	})) {
 		return true
 	}
 	th := &e.settings.Of(e.entities.texts.text(n.tenant)).Thresholds

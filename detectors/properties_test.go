@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -363,26 +365,156 @@ func TestSnapshotKeepsSilentSuccesses(t *testing.T) {
 	}
 }
 
+// afterwards applies records of all roles to an engine whose state came from a snapshot that may hold anything: it must go on
+// without a panic, stay bounded, and write what it reads again.
+func afterwards(t testing.TB, e *Engine, seed uint64) {
+	t.Helper()
+	tr := newTraffic(seed)
+	d := Dealer{Catalogue: e.catalogue}
+	var rows Rows
+	offset := int64(1 << 40)
+	apply := func(r *schemas.SignIn) {
+		rows.Reset()
+		offset++
+		d.Deal(r, 1, WantedRoles(), func(_ uint32, roles schemas.RoleSet) {
+			e.Apply(&schemas.EntityMessage{Source: &schemas.Source{Topic: 77, Offset: offset}, Roles: uint32(roles), ReceivedMs: testStart / 1000, SignIn: r}, offset, &rows)
+		})
+		rows.Clone()
+	}
+	for n := range 30 {
+		apply(testRecord(n, n%3, int64(n)*testMinute, testCodes[n%len(testCodes)], withCorrelation(n%4)))
+	}
+	records := tr.records()
+	for _, r := range records[:min(len(records), 60)] {
+		apply(r)
+	}
+	e.Top(5)
+	b := e.AppendSnapshot(nil)
+	next, err := NewEngine(e.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.RestoreSnapshot(b); err != nil {
+		t.Errorf("what it wrote is refused: %v", err)
+	} else if !bytes.Equal(next.AppendSnapshot(nil), b) {
+		t.Error("what it wrote is read as something else")
+	}
+}
+
+// engineOfAll returns an engine that saw all roles, and a crowded address with hours, sketches and incidents.
+func engineOfAll(t testing.TB, seed uint64) *Engine {
+	run := newRunner(t, 1, Options{Catalogue: catalogueOnce})
+	tr := newTraffic(seed)
+	for n := range MaxKeptGroupEvents + 40 {
+		run.add(tr.record(n, 0, int64(n)*testMinute, codeWrong))
+	}
+	for _, r := range tr.records() {
+		run.add(r)
+	}
+	return run.engines[0]
+}
+
+// A well-formed snapshot of what no engine would write: whatever numbers it holds are refused, or the engine goes on with them.
+func TestRestoreHostileState(t *testing.T) {
+	setCatalogue(t)
+	taken := 0
+	const seeds = 80
+	for seed := range uint64(seeds) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		e := engineOfAll(t, seed%10)
+		odd := func(most int64) int64 {
+			return []int64{0, 1, 2, most, most + 1, r.Int64N(most + 1), 1<<32 - 1, math.MaxInt64, math.MinInt64, -1}[r.IntN(10)]
+		}
+		s := &e.entities
+		for range 1 + r.IntN(4) {
+			n := &s.slots[r.IntN(len(s.slots))]
+			switch r.IntN(5) {
+			case 0:
+				n.received, n.nextInc = odd(10), uint32(odd(10))
+			case 1:
+				if len(n.incidents) > 0 {
+					i := &n.incidents[r.IntN(len(n.incidents))]
+					switch r.IntN(8) {
+					case 0:
+						i.number = uint32(odd(5))
+					case 1:
+						i.family = uint8(odd(int64(len(families))))
+					case 2:
+						i.kind = uint8(odd(int64(len(detections))))
+					case 3:
+						i.severity, i.outcome = uint8(odd(5)), uint8(odd(5))
+					case 4:
+						i.kinds, i.leftSet = kindSet(odd(1<<20)), kindSet(odd(1<<20))
+					case 5:
+						i.first, i.last = odd(maxEventTime), odd(maxEventTime)
+					case 6:
+						i.left.events, i.left.wrong = odd(1000), odd(1000)
+					case 7:
+						i.actors = &sketch{uint8(odd(255)), uint8(odd(255))}
+					}
+				}
+			case 2:
+				if len(n.events) > 0 {
+					v := &n.events[r.IntN(len(n.events))]
+					const texts = classRequestText | classCorrelationText
+					v.class = v.class&texts | class(odd(1<<25))&^texts
+					v.incidents[r.IntN(maxLanes)] = uint32(odd(5))
+					if r.IntN(2) == 0 {
+						v.time = odd(maxEventTime)
+						slices.SortFunc(n.events, compareEvents)
+					}
+				}
+			case 3:
+				if len(n.passes) > 0 {
+					p := &n.passes[r.IntN(len(n.passes))]
+					p.incident = uint32(odd(5))
+					if r.IntN(2) == 0 {
+						p.time = odd(maxEventTime)
+						slices.SortFunc(n.passes, comparePasses)
+					}
+				}
+			case 4:
+				n.hours = append(n.hours, hourCount{hour: odd(maxEventTime / microsPerHour), n: uint32(odd(10)), late: uint32(odd(10))})
+				slices.SortFunc(n.hours, func(a, b hourCount) int { return cmp.Compare(a.hour, b.hour) })
+			}
+		}
+		next := newRunner(t, 1, Options{Catalogue: catalogueOnce}).engines[0]
+		if err := next.RestoreSnapshot(e.AppendSnapshot(nil)); err != nil {
+			continue
+		}
+		taken++
+		t.Logf("seed %d", seed)
+		afterwards(t, next, seed)
+	}
+	if taken == 0 || taken == seeds {
+		t.Errorf("%d of %d were taken", taken, seeds)
+	}
+}
+
 func FuzzRestoreSnapshot(f *testing.F) {
+	setCatalogue(f)
+	f.Add(newFeeder(f, Options{}).engine.AppendSnapshot(nil))
 	feed := newFeeder(f, Options{})
-	f.Add(feed.engine.AppendSnapshot(nil))
 	for n := range 40 {
 		feed.add(testRecord(n, n%3, int64(n)*testMinute, testCodes[n%len(testCodes)], withCorrelation(n%4)))
 	}
 	f.Add(feed.engine.AppendSnapshot(nil))
+	for seed := range uint64(3) {
+		f.Add(engineOfAll(f, seed).AppendSnapshot(nil))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e := newFeeder(t, Options{RecentBytes: 4000, StateBytes: 4000})
-		if err := e.engine.RestoreSnapshot(b); err != nil {
-			return
+		e := newFeeder(t, Options{Catalogue: catalogueOnce, RecentBytes: 4000, StateBytes: 4000}).engine
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := e.RestoreSnapshot(b)
+		runtime.ReadMemStats(&after)
+		// A count is read with the bytes of its items at hand: what is made is bounded by what is there.
+		if used := after.TotalAlloc - before.TotalAlloc; used > 64*uint64(len(b))+4<<20 {
+			t.Errorf("%d bytes of a snapshot made %d bytes", len(b), used)
 		}
-		// Whatever was taken must go on without a panic, and stay bounded.
-		var rows Rows
-		for n := range 60 {
-			rows.Reset()
-			e.offset++
-			e.engine.Apply(e.message(testRecord(n, n%3, int64(n)*testMinute, testCodes[n%len(testCodes)], withCorrelation(n%4))), e.offset, &rows)
+		if err == nil {
+			afterwards(t, e, 1)
 		}
-		e.engine.AppendSnapshot(nil)
 	})
 }
 

@@ -1,7 +1,11 @@
 package detectors
 
 import (
+	"os"
+	"runtime"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/signindiag/signindiag/schemas"
 )
@@ -114,4 +118,85 @@ func BenchmarkStream(b *testing.B) {
 			b.ReportMetric(float64(st.Entities), "entities")
 		})
 	}
+}
+
+// BenchmarkState measures what users, addresses ... take: Stats.StateBytes and the heap, per entity and for ten million users
+// of whom one in twenty fails one to three times, with successes before and after. SIGNINDIAG_BENCH_USERS is the number of users that
+// are really applied (default 1 million); the state of ten million is that, scaled.
+func BenchmarkState(b *testing.B) {
+	report := func(b *testing.B, e *Engine, before int64, per int, unit string) {
+		s := e.Stats()
+		used := heap() - before - int64(len(e.recent.ring))*(recentEntrySize+24) - int64(len(e.recent.blocks))*recentBlockSize
+		b.ReportMetric(float64(s.StateBytes)/float64(per), "state-B/"+unit)
+		b.ReportMetric(float64(used)/float64(per), "heap-B/"+unit)
+		b.ReportMetric(float64(s.Entities), "entities")
+		b.ReportMetric(0, "ns/op")
+		runtime.KeepAlive(e)
+	}
+	all := WantedRoles() &^ schemas.Roles(schemas.Role_ROLE_SERVICE_PRINCIPAL)
+	for _, c := range []struct {
+		name, unit string
+		records    int
+		per        int
+		stream     stream
+	}{
+		{"quiet user", "user", 300_000, 100_000, stream{"", all, func(n int, r *streamRecord) { r.set(n, n%100_000, n%100_000, int64(n)*1e3, codeSuccess) }}},
+		{"user with one failure", "user", 200_000, 200_000, stream{"", rolesOfUser, func(n int, r *streamRecord) { r.set(n, n, n, int64(n)*1e3, codeWrong) }}},
+		{"user with ten failures", "user", 400_000, 40_000, stream{"", rolesOfUser, func(n int, r *streamRecord) { r.set(n, n%40_000, n%40_000, int64(n)*1e3, codeWrong) }}},
+		{"user with 200 failures", "user", 100_000, 500, stream{"", rolesOfUser, func(n int, r *streamRecord) { r.set(n, n%500, n%500, int64(n)*1e6, codeWrong) }}},
+		{"address with one failure", "address", 200_000, 200_000, stream{"", rolesOfAddress, func(n int, r *streamRecord) { r.set(n, n, n, int64(n)*1e3, codeWrong) }}},
+		{"address under spray", "address", 100_000, 100, stream{"", rolesOfAddress, func(n int, r *streamRecord) { r.set(n, n, n%100, int64(n)*1e6, codeWrong) }}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				e := benchEngine(b, Options{StateBytes: 4 << 30, RecentBytes: 1 << 20})
+				c.stream.feed(e, newStreamRecord(), &schemas.EntityMessage{}, &Rows{}, 0, c.records)
+				report(b, e, before, c.per, c.unit)
+			}
+		})
+	}
+	b.Run("ten million users", func(b *testing.B) {
+		users := 1_000_000
+		if v, err := strconv.Atoi(os.Getenv("SIGNINDIAG_BENCH_USERS")); err == nil {
+			users = v
+		}
+		// A success of every user, then one to three failures of one user in twenty, then another success of every user; two users share
+		// an address.
+		failures := users / 20 * 3
+		records := 2*users + failures
+		mixed := stream{"", all, func(n int, r *streamRecord) {
+			user, code := n%users, int32(codeSuccess)
+			switch k := n - users; {
+			case k >= failures:
+				user = k - failures
+			case k >= 0:
+				user = k % (users / 20)
+				if code = codeWrong; k/(users/20) > user%3 { // has failed as often as it does: someone else gets in
+					code = codeSuccess
+				}
+				user *= 20
+			}
+			r.set(n, user, user/2, int64(float64(n)/float64(records)*float64(40*testHour)), code)
+		}}
+		for b.Loop() {
+			before := heap()
+			e := benchEngine(b, Options{StateBytes: 4 << 30, RecentBytes: 1 << 20})
+			mixed.feed(e, newStreamRecord(), &schemas.EntityMessage{}, &Rows{}, 0, records)
+			report(b, e, before, users, "user")
+			b.ReportMetric(float64(e.Stats().StateBytes)*1e7/float64(users)/(1<<20), "MiB/10M-users")
+			start := time.Now()
+			snapshot := e.AppendSnapshot(nil)
+			wrote := time.Since(start)
+			next := benchEngine(b, Options{StateBytes: 4 << 30, RecentBytes: 1 << 20})
+			start = time.Now()
+			if err := next.RestoreSnapshot(snapshot); err != nil {
+				b.Fatal(err)
+			}
+			read := time.Since(start)
+			b.ReportMetric(float64(len(snapshot))/float64(users), "snapshot-B/user")
+			b.ReportMetric(wrote.Seconds()*1e9/float64(len(snapshot)), "s/GB-written")
+			b.ReportMetric(read.Seconds()*1e9/float64(len(snapshot)), "s/GB-restored")
+		}
+	})
 }
