@@ -68,7 +68,7 @@ var registry = []struct {
 	{ScenarioInterrupt, onOther, recogniseInterrupt},
 	{ScenarioErrorInsight, onOther, recogniseErrorInsight},
 	{ScenarioSuccess, onSuccess, recogniseSuccess},
-	{ScenarioPasswordKnown, onOther, recognisePasswordKnown},
+	{ScenarioPasswordKnown, onSuccess | onOther, recognisePasswordKnown},
 	{ScenarioRepeatedFailures, onOther, recogniseRepeatedFailures},
 	{ScenarioCachedCredential, onOther, recogniseCachedCredential},
 	{ScenarioFlagged, onSuccess | onOther, recogniseFlagged},
@@ -317,6 +317,9 @@ func (s *subject) severity(headline *catalogue.Scenario) string {
 	}
 	if s.has(ScenarioPasswordKnown) {
 		raise(SeverityHigh)
+		if s.v.TakenOver != "" {
+			raise(s.v.TakenOver)
+		}
 	}
 	if strings.EqualFold(s.r.RiskState, "confirmedCompromised") {
 		raise(SeverityHigh)

@@ -77,6 +77,7 @@ type Engine struct {
 	compact  schemas.SignIn
 	view     View
 	affected []uint64
+	retell   []uint64 // records whose place in an incident changed
 	ofUser   []uint64
 	story    story
 	members  []*event
@@ -321,6 +322,7 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 			}
 		}
 	}
+	e.retell = e.retell[:0]
 	if id.known {
 		if e.observe(id, rec, entry, counts, received, revision, out) {
 			changedFrom, changed = min(cmp.Or(changedFrom, entry.eventTime), entry.eventTime), true
@@ -340,13 +342,14 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 		e.affected = e.appendFlagged(e.affected, id.key, entry.eventTime)
 	}
 
+	e.affected = append(e.affected, e.retell...)
 	slices.Sort(e.affected)
 	e.affected = slices.Compact(e.affected)
 	for _, at := range e.affected {
 		if at != seq {
 			// What a failure says of its window changed with the window, and what is flagged says how many are.
 			x := e.recent.at(at)
-			forced := changed && x.kind != kindSuccess && x.eventTime >= changedFrom || flagged && x.flags&entryFlagged != 0
+			forced := changed && x.kind != kindSuccess && x.eventTime >= changedFrom || flagged && x.flags&entryFlagged != 0 || slices.Contains(e.retell, at)
 			e.emit(at, nil, forced, revision, out)
 		}
 	}
@@ -433,8 +436,10 @@ func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uin
 		if len(d.Incidents) > 0 {
 			v.Failures.IncidentID = d.Incidents[0]
 		}
+		v.TakenOver = e.entities.takenOver(n, rec.RequestId, entry)
 	} else {
 		v.Failures.reset()
+		v.TakenOver = ""
 	}
 	if entry.flags&entryFlagged != 0 {
 		e.flaggedView(entry, &v.Flagged)

@@ -37,8 +37,9 @@ const (
 	eventRetention = 2 * 48 * microsPerHour
 	// minRegular is the least number of failures that can show a regular spacing.
 	minRegular = 4
-	// sameTry is how close together equal tries of a client without a person are one try that it repeats.
-	sameTry = 60 * microsPerSecond
+	// sameTry is how close together equal wrong passwords of a client without a person are one try that it repeats: a storm of
+	// retries over a minute stays below every threshold, and guessing for longer does not.
+	sameTry = 15 * microsPerSecond
 )
 
 // maxLanes is how many incidents of one entity an event may belong to: a refused sign-in of a legacy client, for example,
@@ -52,6 +53,7 @@ type event struct {
 	request, correlation [16]byte // GUIDs, or numbers of texts with classRequestText and classCorrelationText
 	hash                 uint64   // of the request id
 	actor                uint64   // key of the user or service principal
+	session              uint64   // hash of sessionId, 0 for none; of device code flows alone
 	code                 int32
 	class                class
 	incidents            [maxLanes]uint32 // numbers of the entity's incidents that it belongs to, by family.lane; 0 is none
@@ -500,6 +502,9 @@ func userName(rec *schemas.SignIn) string {
 // newEvent makes an event of a record; its texts are held until releaseEvent. user is left out for the events of a user.
 func (s *entities) newEvent(rec *schemas.SignIn, eventTime int64, hash, actor uint64, c class, user bool) event {
 	v := event{time: eventTime, code: rec.ErrorCode, hash: hash, actor: actor, class: c}
+	if c.has(classDeviceCode) && schemas.IsGroupingID(rec.SessionId) {
+		v.session = schemas.Hash64(rec.SessionId)
+	}
 	if user {
 		v.user = s.texts.hold(userName(rec))
 	} else { // the small form of a record, which groups elsewhere get, has no device

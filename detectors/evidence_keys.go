@@ -85,6 +85,7 @@ type evidenceKeys struct {
 	successesBetween        *catalogue.EvidenceKey
 	regularSeconds          *catalogue.EvidenceKey
 	wrongPasswords          *catalogue.EvidenceKey
+	takenOver               *catalogue.EvidenceKey
 	flaggedRecords          *catalogue.EvidenceKey
 	flaggedSince            *catalogue.EvidenceKey
 	flaggedFailures         *catalogue.EvidenceKey
@@ -181,6 +182,7 @@ func newEvidenceKeys(cat *catalogue.Catalogue) evidenceKeys {
 		successesBetween:        key("successes_between"),
 		regularSeconds:          key("regular_seconds"),
 		wrongPasswords:          key("wrong_passwords"),
+		takenOver:               key("taken_over"),
 		flaggedRecords:          key("flagged_records"),
 		flaggedSince:            key("flagged_since"),
 		flaggedFailures:         key("flagged_failures"),

@@ -13,6 +13,11 @@ var detectLockout = &detection{kind: IncidentAccountLockout, find: func(s *story
 	if s.several(func(v *event) uint32 { return v.address }) || s.unfamiliar(classWrong|classLocked) >= s.th.BruteForce.Failures {
 		f.severity = severityMedium
 	}
+	for _, v := range s.events {
+		if v.class.has(classPrivileged) {
+			f.severity = severityMedium // high, with the step that privileged users are raised by
+		}
+	}
 	return f
 }}
 

@@ -1,11 +1,11 @@
 package detectors
 
-// detectBruteForce finds many wrong passwords of one user from all addresses together: fast ones wherever they come from,
+// detectBruteForce finds many wrong passwords of one user, unknown names aside, from all addresses together: fast ones wherever they come from,
 // slow ones from places where the user did not get in before. Regular tries of a stored password are none.
 var detectBruteForce = &detection{kind: IncidentBruteForce, find: func(s *story) (f finding) {
 	t := &s.th.BruteForce
 	wrong := func(v *event) bool {
-		return v.class.any(classWrong|classLocked|classBadAddress) && !s.isStored(v)
+		return v.class.any(classWrong|classLocked|classBadAddress) && !v.class.has(classUnknownName) && !s.isStored(v)
 	}
 	foreign := func(v *event) bool { return wrong(v) && !s.familiar(v.address, v.class) }
 	fast := peak(s.events, t.Window.Microseconds(), wrong)

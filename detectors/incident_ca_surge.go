@@ -40,8 +40,8 @@ var detectCASurge = &detection{kind: IncidentCASurge, find: func(s *story) (f fi
 		edge := v.time - window
 		known := max(min(edge-s.e.started, day), 0)
 		if known < window {
-			// Nobody knows what is usual. Then only a burst tells: so many users in a quarter of the window.
-			if n.distinctActors(v.time, window/4, users).least >= int64(t.Users) {
+			// Nobody knows what is usual. Then only a burst tells: so many users in half of the window.
+			if n.distinctActors(v.time, window/2, users).least >= int64(t.Users) {
 				return finding{found: true, severity: severityMedium, outcome: outcomeFailing}
 			}
 			continue

@@ -10,7 +10,7 @@ var detectDeviceCode = &detection{kind: IncidentDeviceCode, find: func(s *story)
 		}
 		var addresses, agents [16]uint32
 		for _, x := range s.events {
-			if x.correlation != v.correlation || v.time-x.time > t.Window.Microseconds() || x.time-v.time > t.Window.Microseconds() {
+			if !sameSession(v, x) || v.time-x.time > t.Window.Microseconds() || x.time-v.time > t.Window.Microseconds() {
 				continue
 			}
 			note(&addresses, x.address)
@@ -22,6 +22,13 @@ var detectDeviceCode = &detection{kind: IncidentDeviceCode, find: func(s *story)
 	}
 	return f
 }}
+
+// sameSession reports whether two events are of one device code session: by its id, or by the correlation id, unless that is
+// all zeros.
+func sameSession(a, b *event) bool {
+	return a.session != 0 && a.session == b.session || a.correlation == b.correlation && a.correlation != [16]byte{} &&
+		a.class&classCorrelationText == b.class&classCorrelationText
+}
 
 // note adds a value to a small set, unless it is 0 or the set is full.
 func note(set *[16]uint32, v uint32) {

@@ -270,15 +270,14 @@ func classesOfPasses(role schemas.Role) class {
 }
 
 // sameTry returns the position of an event that v only repeats, -1 where there is none. A client without a person repeats
-// what was refused at every refresh of its token: equal refusals within the 48 hours are one. Equal wrong passwords are one
-// when they come within a minute, since a program that keeps an old password is told by its spacing.
+// what was refused at every refresh of its token: equal refusals within the window of repeated failures are one. Equal wrong
+// passwords are one within seconds, as a client tries again; guesses that go on longer count. Secrets of workloads always count.
 func (s *entities) sameTry(n *entity, v *event, tenant *TenantSettings) int {
-	// Each use of a wrong or expired secret counts: whoever guesses one by the second is no retry.
-	if !v.class.has(classSilent|classPerson) || v.class.has(classSuccess) || n.group() {
+	if n.role != schemas.Role_ROLE_USER || !v.class.has(classSilent|classCounts) {
 		return -1
 	}
 	reach := tenant.Thresholds.RepeatedFailures.Window.Microseconds()
-	if v.class.any(classWrong | classLocked) {
+	if v.class.any(classWrong | classLocked | classBadAddress) {
 		reach = sameTry
 	}
 	for i := n.after(v.time - reach); i < len(n.events) && n.events[i].time < v.time+reach; i++ {

@@ -7,9 +7,16 @@ import (
 
 // recognisePasswordKnown labels a sign-in that was stopped after a right password that followed a series of wrong ones from
 // the same address, and a challenge that the user reported as fraud. An interrupt that a success followed is the
-// person's own.
+// person's own. It labels the success, too, by which an incident says that someone else got in.
 func recognisePasswordKnown(s *subject) verdict {
-	if !s.user || s.v.Outcome == OutcomeResolved || s.noCode {
+	if s.v.TakenOver != "" {
+		s.e.SetBool(s.keys.takenOver, true)
+		if n := s.v.Failures.WrongPasswords; n > 0 {
+			s.e.SetInt(s.keys.wrongPasswords, n)
+		}
+		return labels
+	}
+	if s.success() || !s.user || s.v.Outcome == OutcomeResolved || s.noCode {
 		return doesNotApply
 	}
 	if f := s.e.find(s.keys.mfaFraud); f != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // SnapshotVersion is the version of the state format that this code writes and reads.
-const SnapshotVersion = 3
+const SnapshotVersion = 4
 
 // snapshotMagic begins every snapshot.
 const snapshotMagic = "signindiag state "
@@ -354,6 +354,7 @@ func (s *entities) writeEntity(w *snapshotWriter, n *entity) {
 		}
 		w.hash(v.hash)
 		w.hash(v.actor)
+		w.hash(v.session)
 		for _, t := range v.texts() {
 			w.text(s.texts.text(*t))
 		}
@@ -434,8 +435,8 @@ func (s *entities) writeIncident(w *snapshotWriter, inc *incidentState) {
 }
 
 // all lists the numbers for those that write or read them all.
-func (s *sums) all() [5]*int64 {
-	return [5]*int64{&s.events, &s.wrong, &s.unknown, &s.lockouts, &s.prompts}
+func (s *sums) all() [7]*int64 {
+	return [7]*int64{&s.events, &s.failures, &s.successes, &s.wrong, &s.unknown, &s.lockouts, &s.prompts}
 }
 
 func (s *entities) writeID(w *snapshotWriter, id *[16]byte, text bool) {
@@ -497,7 +498,7 @@ func (s *entities) readEntity(r *snapshotReader, list uint8) {
 	count := r.atMost(n.maxEvents())
 	n.events = make([]event, 0, room(count))
 	for range count {
-		v := event{class: class(r.uint32()), time: r.time(), code: r.int32(), incidents: [maxLanes]uint32{r.uint32(), r.uint32(), r.uint32()}, hash: r.hash(), actor: r.hash()}
+		v := event{class: class(r.uint32()), time: r.time(), code: r.int32(), incidents: [maxLanes]uint32{r.uint32(), r.uint32(), r.uint32()}, hash: r.hash(), actor: r.hash(), session: r.hash()}
 		for _, t := range v.texts() {
 			*t = s.readText(r)
 		}

@@ -165,10 +165,16 @@ type incidentState struct {
 }
 
 // sums are the numbers of events by class.
-type sums struct{ events, wrong, unknown, lockouts, prompts int64 }
+type sums struct{ events, failures, successes, wrong, unknown, lockouts, prompts int64 }
 
 func (s *sums) add(v *event) {
 	s.events++
+	switch {
+	case v.class.has(classSuccess):
+		s.successes++
+	case v.class.any(classCounts | classesOfSpray | classesOfTenant | classWrongSecret | classExpired | classApplication | classPolicy):
+		s.failures++ // the rest are steps, such as the confirmation of a device code
+	}
 	if v.class.has(classWrong) {
 		s.wrong++
 	}
@@ -207,6 +213,28 @@ func (i *incidentState) release(t *interner) {
 			t.release(n)
 		}
 	}
+}
+
+// takenOver returns the severity of the incident of n in which a successful record is how someone got in, "" where there is none.
+func (s *entities) takenOver(n *entity, requestID string, entry *recentEntry) string {
+	if entry.kind != kindSuccess || len(n.incidents) == 0 {
+		return ""
+	}
+	var inc *incidentState
+	if i := s.findPass(n, requestID, entry.request); i >= 0 {
+		inc = n.incident(n.passes[i].incident)
+	}
+	if i := s.findEvent(n, requestID, entry.request); i >= 0 && inc == nil && n.events[i].class.has(classDeviceCode) {
+		for k := range families {
+			if families[k].needs == classDeviceCode {
+				inc = n.incident(n.events[i].incidents[families[k].lane])
+			}
+		}
+	}
+	if inc == nil || inc.outcome != outcomeSignedIn {
+		return ""
+	}
+	return severityOrder[inc.severity]
 }
 
 // incidentID returns the id of an incident in s.rowText.
@@ -460,6 +488,13 @@ func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *
 			continue
 		}
 		p.incident = inc.number
+		if s.n.role == schemas.Role_ROLE_USER {
+			// The row of that record says so, also where it was told before.
+			id := e.entities.passRequestID(p)
+			if seq := e.recent.find(s.n.key^p.hash*0x9e3779b97f4a7c15, s.n.key, id); seq != 0 {
+				e.retell = append(e.retell, seq)
+			}
+		}
 		out.Members = append(out.Members, IncidentMember{
 			IncidentID: e.entities.incidentID(inc), TenantID: tenant, RequestID: e.entities.passRequestID(p),
 			CorrelationID: e.entities.passCorrelationID(p), EventTime: p.time, Revision: revision,
@@ -538,7 +573,7 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 	for k := range values {
 		values[k] = append(room[k][:0], inc.values[k]...)
 	}
-	if !n.group() && n.name != 0 {
+	if n.role == schemas.Role_ROLE_USER && n.name != 0 {
 		values[0] = append(values[0][:0], n.name)
 	}
 	if n.group() {
@@ -556,8 +591,13 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 		}
 	}
 	e.members = e.members[:0]
+	// A story whose members turned out to be the place's own people all the same keeps them as its proof.
+	emptied := inc.left.events == 0
 	for i, v := range s.events {
-		if !v.of(inc) || s.isAside(i) {
+		emptied = emptied && (!v.of(inc) || s.isAside(i))
+	}
+	for i, v := range s.events {
+		if !v.of(inc) || s.isAside(i) && !emptied {
 			continue
 		}
 		total.add(v)
@@ -570,7 +610,8 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 		note(v.values())
 		e.members = append(e.members, v)
 	}
-	successes, stopped, passes := int64(0), int64(0), int64(0)
+	row.FirstSeen, row.LastSeen = inc.first, inc.last
+	successes, stopped, passes := total.successes, int64(0), int64(0)
 	for i := range n.passes {
 		p := &n.passes[i]
 		// What was told to belong to the story, and does not any more, counts only where nobody can tell anew.
@@ -587,17 +628,13 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 			if n.group() {
 				e.counter.add(p.actor)
 			}
+			row.FirstSeen, row.LastSeen = min(row.FirstSeen, p.time), max(row.LastSeen, p.time)
 		}
-		if p.class.has(classSuccess) && p.time >= inc.first && p.time <= inc.last && !n.group() ||
-			n.group() && p.class.has(classSuccess) && belongs {
+		if p.class.has(classSuccess) && (belongs || !n.group() && f.lane == 0 && p.time >= inc.first && p.time <= inc.last) {
 			successes++
 		}
 	}
 	row.RequestIDsTotal = total.events + passes
-	row.FirstSeen, row.LastSeen = inc.first, inc.last
-	for _, i := range s.decisive {
-		row.LastSeen = max(row.LastSeen, n.passes[i].time)
-	}
 	for k, list := range [...]*[]string{&row.Users, &row.Applications, &row.Addresses, &row.ClientApps, &row.OperatingSystems, &row.Devices} {
 		for _, t := range values[k] {
 			*list = append(*list, texts.text(t))
@@ -618,9 +655,23 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 			users = max(users, all.estimate())
 		}
 	}
-	row.Severity = severityOrder[e.weigh(s, inc.severity, row)]
+	severity := inc.severity
+	if emptied && n.group() {
+		severity = min(severity, severityLow)
+	}
+	row.Severity = severityOrder[e.weigh(s, severity, row)]
+	addresses := int64(len(row.Addresses))
+	if len(row.Addresses) == maxIncidentValues {
+		e.addresses.reset()
+		for _, v := range e.members {
+			if v.address != 0 {
+				e.addresses.add(uint64(v.address))
+			}
+		}
+		addresses = max(addresses, int64(e.addresses.distinct))
+	}
 	row.Counts = append(row.Counts,
-		Count{"failures", total.events},
+		Count{"failures", total.failures},
 		Count{"users", users},
 		Count{"successes", successes},
 		Count{"lockouts", total.lockouts},
@@ -629,7 +680,7 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 		Count{"mfa_prompts", total.prompts},
 		Count{"stopped", stopped},
 		Count{"applications", int64(len(row.Applications))},
-		Count{"addresses", int64(len(row.Addresses))},
+		Count{"addresses", addresses},
 		Count{"client_apps", int64(len(row.ClientApps))},
 		Count{"operating_systems", int64(len(row.OperatingSystems))},
 		Count{"devices", int64(len(row.Devices))},

@@ -636,9 +636,8 @@ var table = []struct {
 			want: failed("ca_blocked", "repeated_failures", "medium"), trapOf: "password_known"},
 		{name: "a masked address is many", shapes: all, record: record(code(53003), password, status("failure"), from("203.0.113.XXX")), around: around(before(6, 15*time.Second, as(50126))),
 			want: failed("ca_blocked", "repeated_failures", "medium"), trapOf: "password_known"},
-		// Equal tries of a client without a person within a minute are one.
 		{name: "a token refreshed after a series", shapes: unattended, record: record(code(53003), redeeming(refreshToken), status("failure")), around: around(before(6, 15*time.Second, as(50126))),
-			want: failed("ca_blocked", "", "low").with("!password_correct"), trapOf: "password_known"},
+			want: failed("ca_blocked", "repeated_failures", "medium").with("!password_correct"), trapOf: "password_known"},
 		{name: "a lock tells nothing of the password", shapes: all, record: record(code(50053), saying(lockedText)), around: around(before(6, 15*time.Second, as(50126))),
 			want: failed("account_locked", "repeated_failures", "medium"), trapOf: "password_known"},
 		{name: "fifth failure", shapes: everyUser, record: record(code(50126)), around: around(before(4, 7*time.Hour, irregular(50126))), want: failed("wrong_password", "repeated_failures", "medium").with(`"failures_48h":5`), trapOf: "cached_credential"},

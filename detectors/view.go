@@ -10,6 +10,8 @@ type View struct {
 	// success of the same attempt followed is OutcomeResolved.
 	Outcome string
 	Attempt AttemptView
+	// TakenOver is the severity of the incident in which this sign-in is how someone else got in; "" where it is none.
+	TakenOver string
 	// Failures are the user's failures in the 48 hours that end with this record.
 	Failures FailureView
 	// Flagged are the flagged sign-ins around a flagged record.

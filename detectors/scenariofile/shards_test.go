@@ -191,6 +191,10 @@ func TestTrustAndPrivilegeSilenceNothing(t *testing.T) {
 			}
 			for id, want := range plain {
 				i, ok := got[id]
+				highest := highest
+				if want.Kind == detectors.IncidentAccountLockout {
+					highest *= 2 // a privileged user's lockout is high, whatever it was
+				}
 				if step := rank(i.Severity) - rank(want.Severity); !ok || i.Kind != want.Kind || i.Outcome != want.Outcome || step < lowest || step > highest {
 					t.Errorf("%s: %s", name, fmt.Sprintf("%s %s %s of %s became %s %s %s", want.Kind, want.Severity, want.Outcome, want.EntityValue, i.Kind, i.Severity, i.Outcome))
 				}
