@@ -143,7 +143,7 @@ func applyAll(e *Engine, log []*schemas.EntityMessage, from, to int, out *Rows) 
 	}
 }
 
-func drawLog(t *rapid.T, most, hours int) []*schemas.EntityMessage {
+func drawLog(t *rapid.T, most, hours int, crowded bool) []*schemas.EntityMessage {
 	var log []*schemas.EntityMessage
 	received := testStart / 1000
 	d := Dealer{Catalogue: catalogueOnce}
@@ -154,7 +154,7 @@ func drawLog(t *rapid.T, most, hours int) []*schemas.EntityMessage {
 			})
 		})
 	}
-	if rapid.IntRange(0, 7).Draw(t, "spray") == 0 { // more events at an address than are kept
+	if crowded && rapid.IntRange(0, 15).Draw(t, "spray") == 0 { // more events at an address than are kept
 		for n := range rapid.IntRange(MaxKeptGroupEvents, MaxKeptGroupEvents+90).Draw(t, "sprayed") {
 			add(testRecord(10_000+n, 100+n, int64(n)*testMinute/2, codeWrong, func(r *schemas.SignIn) { r.UserAgent = "python" }), int64(len(log)))
 		}
@@ -183,7 +183,7 @@ func TestSnapshotAnywhere(t *testing.T) {
 		if rapid.Bool().Draw(t, "small") {
 			o.RecentBytes, o.StateBytes = int64(rapid.IntRange(1, 8000).Draw(t, "recent")), int64(rapid.IntRange(1, 40000).Draw(t, "state"))
 		}
-		log := drawLog(t, 30, 100)
+		log := drawLog(t, 30, 100, true)
 		make := func() *Engine {
 			e, err := NewEngine(o)
 			if err != nil {
@@ -286,7 +286,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 func TestShardsDoNotMatter(t *testing.T) {
 	setCatalogue(t)
 	rapid.Check(t, func(t *rapid.T) {
-		log := drawLog(t, 30, 100)
+		log := drawLog(t, 30, 100, false)
 		for _, m := range log {
 			m.ReceivedMs = testStart / 1000 // the horizon is measured by each shard's own messages
 		}
@@ -418,7 +418,7 @@ func engineOfAll(t testing.TB, seed uint64) *Engine {
 func TestRestoreHostileState(t *testing.T) {
 	setCatalogue(t)
 	taken := 0
-	const seeds = 80
+	const seeds = 40
 	for seed := range uint64(seeds) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		e := engineOfAll(t, seed%10)

@@ -102,7 +102,7 @@ func TestHostileStateStaysBounded(t *testing.T) {
 				t.Fatalf("%d stories before", len(told))
 			}
 			most := int64(0)
-			const records = 40_000
+			const records = 20_000
 			for n := range records {
 				apply(h.record(n))
 				if s := e.entities.bytes(); s > limit+entityMost {

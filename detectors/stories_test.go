@@ -267,7 +267,7 @@ func (r *runner) stories() (out []told, bridged int) {
 // The incidents of a stream in any order, with repeats and restarts, over any number of shards, are those of the same stream in
 // the order of event time.
 func TestStoriesInAnyOrder(t *testing.T) {
-	const streams = 300
+	const streams = 200
 	kinds := map[string]int{}
 	left := 0
 	cat := testCatalogue(t)

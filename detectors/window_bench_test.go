@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/schemas/synthetic"
 )
 
 // stream is synthetic traffic that costs no memory of its own: record n of it, in memory that the next one reuses.
@@ -199,4 +200,66 @@ func BenchmarkState(b *testing.B) {
 			b.ReportMetric(read.Seconds()*1e9/float64(len(snapshot)), "s/GB-restored")
 		}
 	})
+}
+
+// BenchmarkEntitiesTopic deals synthetic traffic over 32 partitions, and reports what a record costs on the entities topic: messages
+// and bytes (uncompressed, without the framing of record batches), with the full role alone and with all.
+func BenchmarkEntitiesTopic(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		wanted  schemas.RoleSet
+		attacks bool
+	}{{"full role", fullRoles, false}, {"all roles", WantedRoles(), false}, {"full role, attacks", fullRoles, true}, {"all roles, attacks", WantedRoles(), true}} {
+		b.Run(c.name, func(b *testing.B) {
+			d := Dealer{Catalogue: testCatalogue(b)}
+			for b.Loop() {
+				traffic, err := synthetic.NewTraffic(synthetic.Options{Seed: 1, Start: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), Records: 100_000, Users: 20_000, Rate: 100})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if c.attacks {
+					for _, kind := range synthetic.AttackKinds() {
+						if _, err := traffic.Plant(synthetic.Attack{Kind: kind, At: time.Date(2026, 3, 2, 9, 1, 0, 0, time.UTC), Over: 10 * time.Minute, Users: 20, Addresses: 10}); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+				decoder := schemas.NewDecoder()
+				var compact schemas.SignIn
+				records, messages, size, input := 0, 0, 0, 0
+				var spent time.Duration
+				for !traffic.Ended() {
+					message, n := traffic.Next()
+					if n == 0 {
+						break
+					}
+					input += len(message)
+					decoder.Decode(message, time.Time{}, func(_ int, r *schemas.Decoded) {
+						if r.Kind != schemas.KindSignIn {
+							return
+						}
+						records++
+						schemas.Compact(r.SignIn)
+						start := time.Now()
+						d.Deal(r.SignIn, 32, c.wanted, func(_ uint32, roles schemas.RoleSet) {
+							m := schemas.EntityMessage{Source: &schemas.Source{Topic: 1 << 60, Offset: 1 << 30}, Roles: uint32(roles), ReceivedMs: testStart / 1000, SignIn: r.SignIn}
+							if roles&fullRoles == 0 {
+								schemas.CompactFor(&compact, r.SignIn)
+								m.SignIn = &compact
+							}
+							messages++
+							size += m.SizeVT()
+						})
+						spent += time.Since(start)
+					})
+				}
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(float64(records), "records")
+				b.ReportMetric(float64(messages)/float64(records), "messages/record")
+				b.ReportMetric(float64(size)/float64(records), "B/record")
+				b.ReportMetric(float64(input)/float64(records), "input-B/record")
+				b.ReportMetric(float64(spent.Nanoseconds())/float64(records), "ns/record")
+			}
+		})
+	}
 }

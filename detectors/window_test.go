@@ -84,7 +84,7 @@ var lengths = []int64{testMinute, 10 * testMinute, testHour, 24 * testHour, 48 *
 func TestWindowsOfEveryEntityEqualWholeHistory(t *testing.T) {
 	cat := testCatalogue(t)
 	looked := map[schemas.Role]int{}
-	for seed := range uint64(150) {
+	for seed := range uint64(80) {
 		tr := newTraffic(seed)
 		records := tr.shuffled(tr.records())
 		for _, r := range records { // no two tries of a client without a person are the same
@@ -246,7 +246,7 @@ func TestWindowsBeyondTheBound(t *testing.T) {
 
 // The sketch's error is that of the paper, for sets of any size and for unions.
 func TestSketch(t *testing.T) {
-	const seeds = 400 // 0 to 399, for each size
+	const seeds = 200 // 0 to 199, for each size
 	for _, size := range []int{1, 10, 100, 1000, 2500, 3000, 5000, 20_000, 200_000} {
 		misses, squares, sum := 0, 0.0, 0.0
 		cases := seeds
