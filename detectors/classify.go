@@ -177,6 +177,9 @@ func (c *classifier) classify(v *View, d *Diagnosis) {
 		headline = c.insight
 	}
 	d.Scenario = headline.Name
+	if s.riskLevel() == riskHigh || strings.EqualFold(r.RiskState, "confirmedCompromised") {
+		s.riskEvidence() // it raises the severity of whatever the headline is
+	}
 	s.circumstances()
 	s.unknowns()
 	d.Severity = s.severity(headline)

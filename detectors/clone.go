@@ -46,7 +46,7 @@ func (i *Incident) Clone() Incident {
 	for _, s := range [...]*string{&c.IncidentID, &c.Kind, &c.Severity, &c.EntityKind, &c.EntityValue, &c.TenantID, &c.Outcome} {
 		*s = strings.Clone(*s)
 	}
-	for _, l := range [...]*[]string{&c.Also, &c.Users, &c.Addresses, &c.Applications, &c.Devices, &c.OperatingSystems, &c.ClientApps, &c.RequestIDs} {
+	for _, l := range [...]*[]string{&c.Also, &c.Joined, &c.Users, &c.Addresses, &c.Applications, &c.Devices, &c.OperatingSystems, &c.ClientApps, &c.RequestIDs} {
 		*l = cloneStrings(*l)
 	}
 	c.Counts = slices.Clone(i.Counts)

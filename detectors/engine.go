@@ -16,7 +16,7 @@ import (
 
 // DecisionVersion is the version of the code that decides. Raise it with every change that may give another
 // row for the same log: it is part of the fingerprint, hence of the epoch.
-const DecisionVersion = 3
+const DecisionVersion = 5
 
 // Defaults of Options.
 const (
@@ -74,11 +74,13 @@ type Engine struct {
 	known    schemas.SignIn // the stored version of the record
 	united   schemas.SignIn
 	decoded  schemas.SignIn
+	compact  schemas.SignIn
 	view     View
 	affected []uint64
 	ofUser   []uint64
 	story    story
 	members  []*event
+	rowBytes []byte
 	counter  counter
 	// Of one look at a group.
 	actors, addresses, pairs counter
@@ -100,29 +102,31 @@ type state struct {
 // Stats are plain numbers of an engine since it was made, for metrics. Sizes are current; nothing of it is in a snapshot
 // but the sizes.
 type Stats struct {
-	Messages         uint64 // calls of Apply
-	RepeatsFenced    uint64 // messages at or below the fence of their source, dropped
-	Empty            uint64 // messages without a record, dropped
-	Records          uint64 // records in a full role
-	Duplicates       uint64 // exact repeats of a record, from another place of the raw log
-	Merges           uint64 // parts and versions united with a known record
-	Replacements     uint64 // whole copies beyond the merge horizon that replaced a known record
-	Rows             uint64 // rows of diagnoses
-	Revised          uint64 // rows of diagnoses for records other than that of the message
-	Events           uint64 // failures and other events that the windows of users, addresses ... took in
-	EventsTooLate    uint64 // events older than all kept ones of an entity with more than are kept
-	EventsRepeated   uint64 // tries of a client without a person that repeat an event
-	Incidents        uint64 // incidents opened
-	Members          uint64 // rows of incident_members
-	Unreadable       uint64 // records of a damaged snapshot that could not be read back
-	RecordsEvicted   uint64 // records that left the recent store
-	EntitiesEvicted  uint64 // users, addresses ... with events that were let go
-	RecentRecords    int64
-	RecentBytes      int64
-	AttemptGroups    int64
-	Entities         int64 // users, addresses ... with events
-	StateBytes       int64
-	SourcePartitions int64
+	Messages        uint64 // calls of Apply
+	RepeatsFenced   uint64 // messages at or below the fence of their source, dropped
+	Empty           uint64 // messages without a record, dropped
+	Records         uint64 // records in a full role
+	Duplicates      uint64 // exact repeats of a record, from another place of the raw log
+	Merges          uint64 // parts and versions united with a known record
+	Replacements    uint64 // whole copies beyond the merge horizon that replaced a known record
+	Rows            uint64 // rows of diagnoses
+	Revised         uint64 // rows of diagnoses for records other than that of the message
+	Events          uint64 // failures and other events that the windows of users, addresses ... took in
+	EventsTooLate   uint64 // events older than all kept ones of an entity with more than are kept
+	EventsRepeated  uint64 // tries of a client without a person that repeat an event
+	Incidents       uint64 // incidents opened
+	Members         uint64 // rows of incident_members
+	Unreadable      uint64 // records of a damaged snapshot that could not be read back
+	RecordsEvicted  uint64 // records that left the recent store
+	EntitiesEvicted uint64 // users, addresses ... with events that were let go
+	RecentRecords   int64
+	RecentBytes     int64
+	AttemptGroups   int64
+	Entities        int64 // users, addresses ... with events
+	StateBytes      int64
+	// The bounds of RecentBytes and StateBytes.
+	RecentBytesBound, StateBytesBound int64
+	SourcePartitions                  int64
 	// Detections holds the numbers of every detection, in the order of DetectionNames. The slice belongs to the engine.
 	Detections []DetectionStats
 }
@@ -199,6 +203,7 @@ func (e *Engine) Stats() Stats {
 	s.RecentRecords, s.RecentBytes = int64(e.recent.len()), e.recent.bytes
 	s.AttemptGroups = int64(len(e.attempts.groups))
 	s.Entities, s.StateBytes = int64(len(e.entities.index)), e.entities.bytes()
+	s.RecentBytesBound, s.StateBytesBound = e.options.RecentBytes, e.options.StateBytes
 	s.SourcePartitions = int64(len(e.fence.sources))
 	return s
 }
@@ -219,6 +224,7 @@ func (e *Engine) Apply(msg *schemas.EntityMessage, offset int64, out *Rows) {
 	// Memory is let go here and only here: rows of this call may alias what they found in the store.
 	e.recent.evict(msg.ReceivedMs)
 	e.entities.evict(msg.ReceivedMs)
+	e.entities.rowText = e.entities.rowText[:0]
 	e.started = min(e.started, msg.SignIn.EventTime)
 	roles, revision := schemas.RoleSet(msg.Roles), Revision(e.epoch, offset)
 	if roles&fullRoles != 0 {
@@ -274,6 +280,9 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 	if isSilent(rec) {
 		meta.flags |= entrySilent
 	}
+	if rec.FlaggedForReview {
+		meta.flags |= entryFlagged
+	}
 	newerExists := false
 	if u := e.recent.newestOfUser(id.key); u != nil {
 		newerExists = u.userMax >= meta.eventTime
@@ -326,14 +335,19 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 			}
 		}
 	}
+	flagged := (entry.flags|before.flags)&entryFlagged != 0 && !quiet
+	if flagged {
+		e.affected = e.appendFlagged(e.affected, id.key, entry.eventTime)
+	}
 
 	slices.Sort(e.affected)
 	e.affected = slices.Compact(e.affected)
-	for _, x := range e.affected {
-		if x != seq {
-			// What a failure says of its window changed with the window.
-			forced := changed && e.recent.at(x).kind != kindSuccess && e.recent.at(x).eventTime >= changedFrom
-			e.emit(x, nil, forced, revision, out)
+	for _, at := range e.affected {
+		if at != seq {
+			// What a failure says of its window changed with the window, and what is flagged says how many are.
+			x := e.recent.at(at)
+			forced := changed && x.kind != kindSuccess && x.eventTime >= changedFrom || flagged && x.flags&entryFlagged != 0
+			e.emit(at, nil, forced, revision, out)
 		}
 	}
 	e.emit(seq, rec, !quiet, revision, out)
@@ -421,6 +435,11 @@ func (e *Engine) emit(seq uint64, rec *schemas.SignIn, forced bool, revision uin
 		}
 	} else {
 		v.Failures.reset()
+	}
+	if entry.flags&entryFlagged != 0 {
+		e.flaggedView(entry, &v.Flagged)
+	} else {
+		v.Flagged.Records = 0
 	}
 	e.classifier.classify(v, d)
 	d.RequestID, d.CorrelationID, d.TenantID = rec.RequestId, rec.CorrelationId, rec.TenantId

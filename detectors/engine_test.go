@@ -609,13 +609,8 @@ func TestInventedNamesStayBounded(t *testing.T) {
 		t.Error("the spray pushed out the user whose failures repeat")
 	}
 	// Every text is let go with its last holder.
-	for len(f.engine.entities.index) > 0 {
-		list := listOnce
-		if f.engine.entities.lists[list].oldest < 0 {
-			list = listRepeated
-		}
-		f.engine.entities.remove(f.engine.entities.lists[list].oldest)
-	}
+	f.engine.entities.limit = -1
+	f.engine.entities.evict(0)
 	if n := f.engine.entities.bytes(); n != 0 || len(f.engine.entities.texts.index) != 0 {
 		t.Errorf("%d bytes and %d texts left without users", n, len(f.engine.entities.texts.index))
 	}

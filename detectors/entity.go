@@ -2,6 +2,7 @@ package detectors
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 	"time"
 	"unsafe"
@@ -18,8 +19,8 @@ const (
 	// MaxKeptGroupEvents is the same for addresses, networks, agents, applications, policies and tenants. No threshold of
 	// users lies above it, so an attack of any size is seen.
 	MaxKeptGroupEvents = 256
-	// maxKeptPasses is how many right passwords of a user are kept beside the events, and maxKeptGroupPasses those of a
-	// group: enough to know who of the kept events got in.
+	// maxKeptPasses is how many right passwords of a user are kept beside the events, the newest, and maxKeptGroupPasses those of
+	// a group: enough to know who of the kept events got in, see thin.
 	maxKeptPasses      = 32
 	maxKeptGroupPasses = 256
 	// maxEntityIncidents is how many incidents of an entity are remembered, newest last.
@@ -88,8 +89,16 @@ func comparePasses(a, b pass) int {
 type hourCount struct {
 	hour   int64 // event time in hours since the Unix epoch
 	n      uint32
+	late   uint32  // events that came too late to tell whether they are in n
 	actors *sketch // of a group's actors, nil for one user or service principal
 }
+
+// maxHours is how many hours the retention touches.
+const maxHours = int(eventRetention/microsPerHour) + 2
+
+// maxEventTime bounds event times on both sides of the Unix epoch, in microseconds (36 000 years), so that sums with windows
+// do not overflow whatever a message says.
+const maxEventTime = int64(1) << 60
 
 // entity is what is kept of a user, address, network ... with events.
 type entity struct {
@@ -105,6 +114,7 @@ type entity struct {
 
 	incidents []incidentState
 	nextInc   uint32
+	crowded   bool // right passwords were let go
 
 	// Links of the list that the entity is in, by slot; -1 ends it.
 	newer, older int32
@@ -130,21 +140,21 @@ func (n *entity) maxPasses() int {
 	return maxKeptPasses
 }
 
-// What an entity, an event ... count against the bound on state, in bytes. An entity's size is its struct, its share of the
-// index and of the texts' numbers.
+// What an entity, an event ... count against the bound on state, in bytes. An entity's size is its struct and its share of the
+// index, a text's that of the index and the texts' numbers, as measured (BenchmarkState).
 const (
 	entitySize   = int64(unsafe.Sizeof(entity{})) + 48
 	eventSize    = int64(unsafe.Sizeof(event{}))
 	passSize     = int64(unsafe.Sizeof(pass{}))
 	hourSize     = int64(unsafe.Sizeof(hourCount{}))
-	incidentSize = 384
-	textSize     = 48
+	incidentSize = int64(unsafe.Sizeof(incidentState{}))
+	textSize     = 80
 )
 
 func (n *entity) size() int64 {
-	size := entitySize + int64(len(n.events))*eventSize + int64(len(n.passes))*passSize
+	size := entitySize + room(len(n.events))*eventSize + room(len(n.passes))*passSize + room(len(n.hours))*hourSize +
+		room(len(n.incidents))*incidentSize
 	for i := range n.hours {
-		size += hourSize
 		if n.hours[i].actors != nil {
 			size += sketchSize
 		}
@@ -155,11 +165,33 @@ func (n *entity) size() int64 {
 	return size
 }
 
-// Lists of entities, by the order in which the log touched them. Those with one event are in a list of their own and
-// go first: a spray over a million invented names does not push out the users whose failures repeat.
+// room is how many items the array of n items is made for: a power of two or three quarters of one.
+func room(n int) int64 {
+	whole := int64(1) << bits.Len(uint(max(n-1, 0)))
+	if n <= 2 {
+		return int64(n)
+	}
+	if threeQuarters := whole / 4 * 3; int64(n) <= threeQuarters {
+		return threeQuarters
+	}
+	return whole
+}
+
+// insert is slices.Insert with arrays of no other size than room, or up to four times that where there were more items before.
+func insert[T any](list []T, i int, v T) []T {
+	if r := int(room(len(list) + 1)); len(list) == cap(list) || cap(list) > 4*r {
+		list = append(make([]T, 0, r), list...)
+	}
+	return slices.Insert(list, i, v)
+}
+
+// Lists of entities, each in the order in which the log touched them. The first lists go first: a spray over a million invented
+// names does not push out the users whose failures repeat, nor do those push out what incidents are told of.
 const (
-	listOnce uint8 = iota
-	listRepeated
+	listOnce     uint8 = iota // one event
+	listRepeated              // more events
+	listTold                  // incidents
+	listCount
 )
 
 type entityList struct {
@@ -173,16 +205,19 @@ type entities struct {
 	index map[uint64]int32
 	slots []entity
 	free  []int32
-	lists [2]entityList
+	lists [listCount]entityList
 	texts interner
 
 	evicted uint64
 	scratch []*event // of one call
+	rowText []byte   // ids that the rows of one record spell out
 }
 
 func (s *entities) init(limit int64) {
 	*s = entities{limit: limit, index: make(map[uint64]int32)}
-	s.lists = [2]entityList{{newest: -1, oldest: -1}, {newest: -1, oldest: -1}}
+	for list := range s.lists {
+		s.lists[list] = entityList{newest: -1, oldest: -1}
+	}
 	s.texts.init()
 }
 
@@ -248,25 +283,45 @@ func (s *entities) touch(n *entity, size, received int64) {
 	s.unlink(i, size)
 	n.received = max(n.received, received)
 	list := listOnce
-	if len(n.events) > 1 || len(n.hours) > 0 || len(n.incidents) > 0 {
+	if len(n.incidents) > 0 {
+		list = listTold
+	} else if len(n.events) > 1 || len(n.hours) > 0 {
 		list = listRepeated
 	}
 	s.push(i, list)
 }
 
 // bytes is what counts against the limit.
-func (s *entities) bytes() int64 { return s.lists[0].bytes + s.lists[1].bytes + s.texts.bytes }
+func (s *entities) bytes() int64 { return s.listed() + s.texts.bytes }
+
+// listed is what all entities take without their texts.
+func (s *entities) listed() (bytes int64) {
+	for list := range s.lists {
+		bytes += s.lists[list].bytes
+	}
+	return bytes
+}
 
 // evict lets entities go: those that the bound on bytes asks for, and up to two of each list that nothing touched
-// for as long as events are kept. Entities with one event go first, unless they already take less than a quarter.
+// for as long as events are kept. The first list goes first, unless it takes less than a quarter already, then the second.
 func (s *entities) evict(received int64) {
 	for s.bytes() > s.limit && len(s.index) > 0 {
-		list := listOnce
-		if l := &s.lists[listOnce]; l.oldest < 0 || l.bytes < s.limit/4 && s.lists[listRepeated].oldest >= 0 {
-			list = listRepeated
+		quarter, victim := s.listed()/4, int32(-1)
+		for list := range s.lists {
+			if l := &s.lists[list]; l.oldest >= 0 {
+				if victim = l.oldest; l.bytes >= quarter {
+					break
+				}
+			}
 		}
-		s.remove(s.lists[list].oldest)
+		s.remove(victim)
 		s.evicted++
+	}
+	if len(s.slots) > minCompacted && len(s.index) < len(s.slots)/4 {
+		s.compactSlots()
+	}
+	if len(s.texts.texts) > minCompacted && len(s.texts.index) < len(s.texts.texts)/4 {
+		s.compactTexts()
 	}
 	for list := range s.lists {
 		for range 2 {
@@ -280,29 +335,96 @@ func (s *entities) evict(received int64) {
 	}
 }
 
+// minCompacted is how many slots are no waste worth an effort.
+const minCompacted = 1 << 12
+
+// compactSlots moves the entities to an array and an index of their own number: neither shrinks by itself.
+func (s *entities) compactSlots() {
+	old, lists := s.slots, s.lists
+	s.slots, s.free, s.index = make([]entity, 0, 2*len(s.index)), nil, make(map[uint64]int32, 2*len(s.index))
+	for list := range lists {
+		s.lists[list] = entityList{newest: -1, oldest: -1}
+		for i := lists[list].oldest; i >= 0; i = old[i].newer {
+			k := int32(len(s.slots))
+			s.slots = append(s.slots, old[i])
+			s.index[old[i].key] = k
+			s.push(k, uint8(list))
+		}
+	}
+}
+
+// compactTexts gives the texts new numbers, as few as there are texts.
+func (s *entities) compactTexts() {
+	old := &s.texts
+	texts := interner{index: make(map[string]uint32, 2*len(old.index)), texts: make([]internedText, 1, 2*len(old.index)), bytes: old.bytes}
+	numbers := make([]uint32, len(old.texts))
+	for n := range old.texts {
+		if x := old.texts[n]; x.refs > 0 {
+			numbers[n] = uint32(len(texts.texts))
+			texts.index[x.text] = numbers[n]
+			texts.texts = append(texts.texts, x)
+		}
+	}
+	for list := range s.lists {
+		for i := s.lists[list].oldest; i >= 0; i = s.slots[i].newer {
+			s.slots[i].eachText(func(t *uint32) { *t = numbers[*t] })
+		}
+	}
+	s.texts = texts
+}
+
+// eachText calls do for the number of every text that the entity holds.
+func (n *entity) eachText(do func(*uint32)) {
+	ids := func(request, correlation *[16]byte, c class) {
+		for _, id := range [...]struct {
+			bytes *[16]byte
+			text  bool
+		}{{request, c.has(classRequestText)}, {correlation, c.has(classCorrelationText)}} {
+			if id.text {
+				t := textNumber(id.bytes)
+				do(&t)
+				putTextNumber(id.bytes, t)
+			}
+		}
+	}
+	for _, t := range [...]*uint32{&n.tenant, &n.name, &n.detail} {
+		do(t)
+	}
+	for i := range n.events {
+		v := &n.events[i]
+		for _, t := range v.texts() {
+			do(t)
+		}
+		ids(&v.request, &v.correlation, v.class)
+	}
+	for i := range n.passes {
+		p := &n.passes[i]
+		for _, t := range [...]*uint32{&p.user, &p.address, &p.agent} {
+			do(t)
+		}
+		ids(&p.request, &p.correlation, p.class)
+	}
+	for i := range n.incidents {
+		for _, list := range n.incidents[i].values {
+			for k := range list {
+				do(&list[k])
+			}
+		}
+	}
+}
+
 func (s *entities) remove(i int32) {
 	n := &s.slots[i]
 	s.unlink(i, n.size())
 	delete(s.index, n.key)
-	for _, t := range [...]uint32{n.tenant, n.name, n.detail} {
-		s.texts.release(t)
-	}
-	for j := range n.events {
-		s.releaseEvent(&n.events[j])
-	}
-	for j := range n.passes {
-		s.releasePass(&n.passes[j])
-	}
-	for j := range n.incidents {
-		n.incidents[j].release(&s.texts)
-	}
+	n.eachText(func(t *uint32) { s.texts.release(*t) })
 	old := *n
 	*n = entity{}
 	// Small arrays serve the slot's next entity.
-	if cap(old.events) <= 8 {
+	if cap(old.events) <= 2 {
 		n.events = old.events[:0]
 	}
-	if cap(old.passes) <= 8 {
+	if cap(old.passes) <= 2 {
 		n.passes = old.passes[:0]
 	}
 	s.free = append(s.free, i)
@@ -326,11 +448,14 @@ func (s *entities) releaseIDs(request, correlation *[16]byte, c class) {
 	}
 }
 
+// idText returns an id. It may alias s.rowText, which is written anew at the next record.
 func (s *entities) idText(id *[16]byte, text bool) string {
 	if text {
 		return s.texts.text(textNumber(id))
 	}
-	return guidString(id)
+	start := len(s.rowText)
+	s.rowText = appendGUID(s.rowText, id)
+	return aliasString(s.rowText[start:])
 }
 
 func (s *entities) requestID(v *event) string {
@@ -377,13 +502,12 @@ func (s *entities) newEvent(rec *schemas.SignIn, eventTime int64, hash, actor ui
 	v := event{time: eventTime, code: rec.ErrorCode, hash: hash, actor: actor, class: c}
 	if user {
 		v.user = s.texts.hold(userName(rec))
-	} else { // the small form of a record, which groups elsewhere get, has no device
-		v.operatingSystem = s.texts.hold(rec.OperatingSystem)
-		v.device = s.texts.hold(cmp.Or(rec.DeviceDisplayName, rec.DeviceId))
 	}
 	v.app = s.texts.hold(cmp.Or(rec.AppDisplayName, rec.AppId))
 	v.address = s.texts.hold(rec.IpAddress)
 	v.clientApp = s.texts.hold(rec.ClientAppUsed)
+	v.operatingSystem = s.texts.hold(rec.OperatingSystem)
+	v.device = s.texts.hold(cmp.Or(rec.DeviceDisplayName, rec.DeviceId))
 	v.agent = s.texts.hold(rec.UserAgent)
 	v.class |= s.holdID(&v.request, rec.RequestId, classRequestText) | s.holdID(&v.correlation, rec.CorrelationId, classCorrelationText)
 	return v
@@ -424,7 +548,7 @@ func (s *entities) findPass(n *entity, requestID string, hash uint64) int {
 func (s *entities) addEvent(n *entity, v event) int {
 	i, _ := slices.BinarySearchFunc(n.events, v, compareEvents)
 	if i == 0 && (len(n.hours) > 0 && (len(n.events) > 0 || v.time < (n.hours[len(n.hours)-1].hour+1)*microsPerHour) || len(n.events) == n.maxEvents()) {
-		n.countHour(&v, 0)
+		n.countHour(&v, true)
 		s.releaseEvent(&v)
 		return -1
 	}
@@ -447,13 +571,13 @@ func (s *entities) addEvent(n *entity, v event) int {
 	}
 	if len(n.events) == n.maxEvents() {
 		old := &n.events[0]
-		n.countHour(old, 1)
+		n.countHour(old, false)
 		s.dropped(n, old)
 		s.releaseEvent(old)
 		n.events = slices.Delete(n.events, 0, 1)
 		i--
 	}
-	n.events = slices.Insert(n.events, i, v)
+	n.events = insert(n.events, i, v)
 	return i
 }
 
@@ -463,36 +587,10 @@ func (s *entities) removeEvent(n *entity, i int) {
 	n.events = slices.Delete(n.events, i, i+1)
 }
 
-// addPass notes a right password; it returns its position, -1 when it tells nothing new or is older than all that are kept.
-// Of a group's user only the first of each kind after the user's first event is kept, and of someone without an event
-// the newest with each user agent: a busy office does not push out those that show who mistyped.
+// addPass notes a right password; it returns its position, -1 when it is older than all that are kept.
 func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
-	if n.group() {
-		first := int64(1<<63 - 1)
-		for i := range n.events {
-			if n.events[i].actor == p.actor {
-				first = n.events[i].time
-				break
-			}
-		}
-		const kinds = classSuccess | classStopped
-		for i := range n.passes {
-			x := &n.passes[i]
-			if x.actor != p.actor || x.class&kinds != p.class&kinds || x.incident != 0 {
-				continue
-			}
-			failed := notAfter(first, p.time)
-			switch {
-			case failed && notAfter(first, x.time) && x.time <= p.time, !failed && x.agent == p.agent && x.time >= p.time && !notAfter(first, x.time):
-				s.releasePass(&p)
-				return -1
-			case failed && notAfter(first, x.time), !failed && x.agent == p.agent && !notAfter(first, x.time):
-				s.removePass(n, i)
-			default:
-				continue
-			}
-			break
-		}
+	if n.group() && len(n.passes) == n.maxPasses() {
+		s.thin(n, scratch)
 	}
 	i, _ := slices.BinarySearchFunc(n.passes, p, comparePasses)
 	if len(n.passes) == n.maxPasses() {
@@ -510,14 +608,51 @@ func (s *entities) addPass(n *entity, p pass, scratch *counter) int {
 			s.releasePass(&p)
 			return -1
 		}
+		n.crowded = true
 		s.releasePass(&n.passes[oldest])
 		n.passes = slices.Delete(n.passes, oldest, oldest+1)
 		if i > oldest {
 			i--
 		}
 	}
-	n.passes = slices.Insert(n.passes, i, p)
+	n.passes = insert(n.passes, i, p)
 	return i
+}
+
+// thin makes room among the right passwords of a group that has as many as are kept: of each user those stay that show who
+// mistyped. Those are the first of each kind after the user's first event, and of others the newest with each user agent.
+func (s *entities) thin(n *entity, scratch *counter) {
+	n.crowded = true
+	const kinds = classSuccess | classStopped
+	scratch.reset()
+	for i := range n.events {
+		if slot := scratch.slot(n.events[i].actor); slot.count == 0 {
+			slot.count = int32(i + 1)
+		}
+	}
+	var stays [maxKeptGroupPasses]bool
+	seen := func(p *pass, more uint64) bool {
+		return scratch.add((p.actor^uint64(p.class&kinds)^more<<32)*0x9e3779b97f4a7c15) > 1
+	}
+	for i := range n.passes {
+		p := &n.passes[i]
+		first := scratch.count(p.actor)
+		stays[i] = p.incident != 0 || first > 0 && notAfter(n.events[first-1].time, p.time) && !seen(p, 1<<31)
+	}
+	for i := len(n.passes) - 1; i >= 0; i-- {
+		p := &n.passes[i]
+		first := scratch.count(p.actor)
+		stays[i] = stays[i] || (first == 0 || !notAfter(n.events[first-1].time, p.time)) && !seen(p, uint64(p.agent))
+	}
+	kept := n.passes[:0]
+	for i := range n.passes {
+		if stays[i] {
+			kept = append(kept, n.passes[i])
+		} else {
+			s.releasePass(&n.passes[i])
+		}
+	}
+	n.passes = kept
 }
 
 func (s *entities) removePass(n *entity, i int) {
@@ -525,28 +660,30 @@ func (s *entities) removePass(n *entity, i int) {
 	n.passes = slices.Delete(n.passes, i, i+1)
 }
 
-// countHour counts an event that is not kept, or with a count of 0 only notes that its hour is not known whole.
-func (n *entity) countHour(v *event, count uint32) {
+// countHour counts an event that is not kept, or where late is true one of which nobody can tell whether it was counted.
+func (n *entity) countHour(v *event, late bool) {
 	if !n.group() && !v.class.has(classCounts) {
 		return // the windows of a user count failures alone
 	}
 	hour := floorDiv(v.time, microsPerHour)
 	i, ok := slices.BinarySearchFunc(n.hours, hour, func(h hourCount, hour int64) int { return cmp.Compare(h.hour, hour) })
 	if !ok {
-		n.hours = slices.Insert(n.hours, i, hourCount{hour: hour})
-		if len(n.hours) > int(eventRetention/microsPerHour) {
-			n.hours = slices.Delete(n.hours, 0, 1)
+		if len(n.hours) == maxHours {
 			if i == 0 {
 				return
 			}
+			n.hours = slices.Delete(n.hours, 0, 1)
 			i--
 		}
+		n.hours = insert(n.hours, i, hourCount{hour: hour})
 	}
 	h := &n.hours[i]
-	if h.n <= 1<<32-1-count {
-		h.n += count
+	count := &h.n
+	if late {
+		count = &h.late
 	}
-	if count > 0 && n.group() {
+	*count = max(*count, *count+1) // at most 1<<32-1
+	if n.group() {                 // a user is one however often counted
 		if h.actors == nil {
 			h.actors = new(sketch)
 		}

@@ -69,6 +69,7 @@ type evidenceKeys struct {
 	credentialType          *catalogue.EvidenceKey
 	credentialKeyID         *catalogue.EvidenceKey
 	missedBy                *catalogue.EvidenceKey
+	missedByRisk            *catalogue.EvidenceKey
 	lockoutCause            *catalogue.EvidenceKey
 	failures48h             *catalogue.EvidenceKey
 	failuresAtLeast         *catalogue.EvidenceKey
@@ -84,6 +85,9 @@ type evidenceKeys struct {
 	successesBetween        *catalogue.EvidenceKey
 	regularSeconds          *catalogue.EvidenceKey
 	wrongPasswords          *catalogue.EvidenceKey
+	flaggedRecords          *catalogue.EvidenceKey
+	flaggedSince            *catalogue.EvidenceKey
+	flaggedFailures         *catalogue.EvidenceKey
 }
 
 // newEvidenceKeys looks the keys up. It panics where the catalogue lacks one.
@@ -161,6 +165,7 @@ func newEvidenceKeys(cat *catalogue.Catalogue) evidenceKeys {
 		credentialType:          key("credential_type"),
 		credentialKeyID:         key("credential_key_id"),
 		missedBy:                key("missed_by"),
+		missedByRisk:            key("missed_by_risk"),
 		lockoutCause:            key("lockout_cause"),
 		failures48h:             key("failures_48h"),
 		failuresAtLeast:         key("failures_at_least"),
@@ -176,5 +181,8 @@ func newEvidenceKeys(cat *catalogue.Catalogue) evidenceKeys {
 		successesBetween:        key("successes_between"),
 		regularSeconds:          key("regular_seconds"),
 		wrongPasswords:          key("wrong_passwords"),
+		flaggedRecords:          key("flagged_records"),
+		flaggedSince:            key("flagged_since"),
+		flaggedFailures:         key("flagged_failures"),
 	}
 }

@@ -40,7 +40,11 @@ var detectCASurge = &detection{kind: IncidentCASurge, find: func(s *story) (f fi
 		edge := v.time - window
 		known := max(min(edge-s.e.started, day), 0)
 		if known < window {
-			continue // nobody knows what is usual
+			// Nobody knows what is usual. Then only a burst tells: so many users in a quarter of the window.
+			if n.distinctActors(v.time, window/4, users).least >= int64(t.Users) {
+				return finding{found: true, severity: severityMedium, outcome: outcomeFailing}
+			}
+			continue
 		}
 		busiest := int64(0)
 		for k := i; k >= 0 && n.events[k].time > edge-day; k-- {

@@ -131,19 +131,16 @@ func hexDigit(c byte) byte {
 	return 255
 }
 
-func guidString(b *[16]byte) string {
-	const digits = "0123456789abcdef"
-	var out [36]byte
-	n := 0
+func guidString(b *[16]byte) string { return string(appendGUID(nil, b)) }
+
+func appendGUID(dst []byte, b *[16]byte) []byte {
 	for i, x := range b {
 		if i == 4 || i == 6 || i == 8 || i == 10 {
-			out[n] = '-'
-			n++
+			dst = append(dst, '-')
 		}
-		out[n], out[n+1] = digits[x>>4], digits[x&15]
-		n += 2
+		dst = append(dst, hexDigits[x>>4], hexDigits[x&15])
 	}
-	return string(out[:])
+	return dst
 }
 
 func aliasString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -62,7 +62,12 @@ func (e *Engine) recall(n *entity, except *recentEntry) {
 
 // applyGroups brings the windows of the address, network, agent ... of a record up to date.
 func (e *Engine) applyGroups(rec *schemas.SignIn, roles schemas.RoleSet, received int64, revision uint64, out *Rows) {
-	c := classOf(rec, e.catalogue) &^ classesOfSteps
+	if roles&fullRoles != 0 {
+		// What a row says must not depend on which entities happen to share a shard with the user.
+		schemas.CompactFor(&e.compact, rec)
+		rec = &e.compact
+	}
+	c := classOf(rec, e.catalogue)
 	actor := e.dealer.identify(rec)
 	if !actor.known {
 		// Whoever is not named may be one and the same: five such records are no five users.
@@ -140,8 +145,10 @@ func applicationName(rec *schemas.SignIn) string { return firstNamed(rec.AppDisp
 func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, actor uint64, c class, isEvent, isPass bool, received int64, revision uint64, out *Rows) bool {
 	s := &e.entities
 	size := n.size()
+	eventTime = min(max(eventTime, -maxEventTime), maxEventTime)
 	changed := false
 	touched := class(0)
+	added := -1 // position of a new event
 	at := s.findEvent(n, rec.RequestId, hash)
 	switch {
 	case at >= 0 && isEvent:
@@ -165,14 +172,13 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 				s.releaseEvent(&v)
 				break
 			}
-			// The earlier one stands for the series, whichever came first.
-			v.incidents = old.incidents
+			// The earlier one stands for the series, whichever came first. It becomes a member of the incident below.
 			s.removeEvent(n, i)
 			s.addEvent(n, v)
 			touched, changed = c, true
 			break
 		}
-		if s.addEvent(n, v) < 0 {
+		if added = s.addEvent(n, v); added < 0 {
 			e.stats.EventsTooLate++
 		} else {
 			e.stats.Events++
@@ -195,14 +201,21 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 		s.removePass(n, at)
 		changed = true
 	case isPass:
-		if s.addPass(n, s.newPass(rec, eventTime, hash, actor, c, n.group()), &e.counter) >= 0 {
-			touched |= classesOfPasses(n.role)
+		if i := s.addPass(n, s.newPass(rec, eventTime, hash, actor, c, n.group()), &e.counter); i >= 0 {
+			if changed || !e.bystander(n, &n.passes[i]) {
+				touched |= classesOfPasses(n.role)
+				added = -1
+			}
 			changed = true
 		}
 	}
+	if touched.has(classWrong | classLegacy) {
+		touched |= classLegacyStop // a wrong password before a blocked right one decides what that means
+	}
 	if touched != 0 {
 		for i := range families {
-			if f := &families[i]; f.roles.Has(n.role) && touched.any(f.belongs) && touched.has(f.needs) {
+			if f := &families[i]; f.roles.Has(n.role) && touched.any(f.belongs) && touched.has(f.needs) &&
+				(added < 0 || !e.follow(n, uint8(i), added, revision, out)) {
 				e.judge(n, uint8(i), eventTime, rec.ErrorCode, revision, out)
 			}
 		}
@@ -211,13 +224,45 @@ func (e *Engine) take(n *entity, rec *schemas.SignIn, eventTime int64, hash, act
 	return changed
 }
 
+// bystander reports whether a new right password of a group changes no story: its user has no event there, or has got in since
+// the last one, so that it only speaks for the place. Then it opens no incident, and one that was told has heard as much already
+// where right passwords are so many that some were let go, unless it is someone else's with the user agent of an event.
+func (e *Engine) bystander(n *entity, p *pass) bool {
+	if !n.group() {
+		return false
+	}
+	failed, last, sameAgent := false, int64(0), false
+	for i := range n.events {
+		v := &n.events[i]
+		if v.actor == p.actor && (!failed || notAfter(v.time, p.time)) {
+			failed, last = true, v.time
+		}
+		sameAgent = sameAgent || v.agent == p.agent
+	}
+	if failed && !slices.ContainsFunc(n.passes, func(x pass) bool {
+		return x.actor == p.actor && x.class == p.class && comparePasses(x, *p) < 0 && notAfter(last, x.time)
+	}) {
+		return false
+	}
+	if n.crowded && (failed || !sameAgent) {
+		return true
+	}
+	th := &e.settings.Of(e.entities.texts.text(n.tenant)).Thresholds
+	for i := range families {
+		if f := &families[i]; f.roles.Has(n.role) && n.incidentAt(uint8(i), 0, p.time, f.quiet(th)) != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // classesOfPasses returns the events whose stories a right password may change.
 func classesOfPasses(role schemas.Role) class {
 	switch role {
-	case schemas.Role_ROLE_USER:
-		return classCounts
+	case schemas.Role_ROLE_USER: // all of them count the successes meanwhile
+		return classCounts | classLegacy | classLegacyStop | classDeviceCode
 	case schemas.Role_ROLE_SERVICE_PRINCIPAL:
-		return classWrongSecret
+		return classWrongSecret | classExpired
 	}
 	return classesOfSpray
 }

@@ -144,14 +144,31 @@ func applyAll(e *Engine, log []*schemas.EntityMessage, from, to int, out *Rows) 
 func drawLog(t *rapid.T, most, hours int) []*schemas.EntityMessage {
 	var log []*schemas.EntityMessage
 	received := testStart / 1000
-	for i, r := range shuffled(t, drawRecords(t, most, hours)) {
+	d := Dealer{Catalogue: catalogueOnce}
+	add := func(r *schemas.SignIn, offset int64) {
+		d.Deal(r, 1, WantedRoles(), func(_ uint32, roles schemas.RoleSet) {
+			log = append(log, &schemas.EntityMessage{
+				Source: &schemas.Source{Topic: 1, Partition: uint32(len(log) % 3), Offset: offset}, Roles: uint32(roles), ReceivedMs: received, SignIn: r,
+			})
+		})
+	}
+	if rapid.IntRange(0, 7).Draw(t, "spray") == 0 { // more events at an address than are kept
+		for n := range rapid.IntRange(MaxKeptGroupEvents, MaxKeptGroupEvents+90).Draw(t, "sprayed") {
+			add(testRecord(10_000+n, 100+n, int64(n)*testMinute/2, codeWrong, func(r *schemas.SignIn) { r.UserAgent = "python" }), int64(len(log)))
+		}
+	}
+	tr := &traffic{Rand: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "traffic"), 1)), n: 20_000}
+	records := drawRecords(t, most, hours)
+	if more := tr.records(); rapid.Bool().Draw(t, "all families") {
+		records = append(records, more[:min(len(more), 2*most)]...)
+	}
+	for _, r := range shuffled(t, records) {
 		received += int64(rapid.SampledFrom([]int{0, 1000, 60_000, 3_600_000, 30 * 3_600_000}).Draw(t, "pause"))
-		role := schemas.Role_ROLE_USER
-		offset := int64(i)
-		if i > 0 && rapid.IntRange(0, 9).Draw(t, "repeat") == 0 {
+		offset := int64(len(log))
+		if offset > 0 && rapid.IntRange(0, 9).Draw(t, "repeat") == 0 {
 			offset--
 		}
-		log = append(log, &schemas.EntityMessage{Source: &schemas.Source{Topic: 1, Partition: uint32(i % 3), Offset: offset}, Roles: uint32(schemas.Roles(role)), ReceivedMs: received, SignIn: r})
+		add(r, offset)
 	}
 	return log
 }
@@ -162,7 +179,7 @@ func TestSnapshotAnywhere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := Options{Catalogue: catalogueOnce}
 		if rapid.Bool().Draw(t, "small") {
-			o.RecentBytes, o.StateBytes = int64(rapid.IntRange(1, 8000).Draw(t, "recent")), int64(rapid.IntRange(1, 6000).Draw(t, "state"))
+			o.RecentBytes, o.StateBytes = int64(rapid.IntRange(1, 8000).Draw(t, "recent")), int64(rapid.IntRange(1, 40000).Draw(t, "state"))
 		}
 		log := drawLog(t, 30, 100)
 		make := func() *Engine {
@@ -177,7 +194,7 @@ func TestSnapshotAnywhere(t *testing.T) {
 		applyAll(whole, log, 0, len(log), &want)
 		at := 0
 		for at < len(log) {
-			to := min(len(log), at+rapid.IntRange(1, 20).Draw(t, "part"))
+			to := min(len(log), at+rapid.IntRange(1, 40).Draw(t, "part"))
 			applyAll(parts, log, at, to, &got)
 			at = to
 			snapshot := parts.AppendSnapshot([]byte("before"))[len("before"):]

@@ -19,6 +19,7 @@ const (
 	entryCounts                     // the record counts as a failure of its user
 	entryRepeated                   // the last row of the record said repeated
 	entrySilent                     // the record renewed a session without a person
+	entryFlagged                    // the user asked for help: flaggedForReview
 )
 
 // recentEntry is one record of the recent store. It holds no pointer, so that the collector passes over it.
@@ -262,7 +263,7 @@ func (s *recentStore) newestOfUser(user uint64) *recentEntry {
 // ofUser appends the living entries of a user to dst, newest first, at most limit.
 func (s *recentStore) ofUser(dst []uint64, user uint64, limit int) []uint64 {
 	seq := s.byUser[user&uint64(len(s.byUser)-1)]
-	for step := 0; step < 4*limit && limit > 0; step++ {
+	for steps := 4 * limit; steps > 0 && limit > 0; steps-- {
 		e := s.at(seq)
 		if e == nil {
 			break

@@ -30,13 +30,18 @@ type Link struct {
 	URL   string `json:"url"`
 }
 
-// maxSummaryNotes bounds the sentences that labels add to a summary, so that it stays one or two sentences.
-const maxSummaryNotes = 2
+// Bounds of the sentences that labels add to a summary. The first is always told, a second while the summary is
+// shorter than so many bytes; the reasons name every label.
+const (
+	maxSummaryNotes = 2
+	roomForNote     = 180
+)
 
 // Summary appends what happened, in one or two sentences with the record's own names and numbers. What is stored
 // beside a row is rendered with catalogue.CapabilityRecords alone. It allocates nothing but the growth of dst.
 func (r Renderer) Summary(dst []byte, d *Diagnosis, capabilities catalogue.Capability) []byte {
 	v := values{cat: r.Catalogue, d: d, capabilities: capabilities}
+	start := len(dst)
 	var hidden catalogue.Capability
 	if s := r.Catalogue.Scenario(d.Scenario); s != nil && s.Type == catalogue.TypeScenario {
 		dst, hidden = catalogue.Render(s.Summary.For(d.Outcome), dst, v)
@@ -47,6 +52,9 @@ func (r Renderer) Summary(dst []byte, d *Diagnosis, capabilities catalogue.Capab
 		if s == nil || s.Type != catalogue.TypeLabel || notes == maxSummaryNotes {
 			continue
 		}
+		if notes > 0 && len(dst)-start > roomForNote {
+			break
+		}
 		var n int
 		var hid catalogue.Capability
 		dst, n, hid = appendSentence(dst, s.Note, v)
@@ -55,21 +63,48 @@ func (r Renderer) Summary(dst []byte, d *Diagnosis, capabilities catalogue.Capab
 			notes++
 		}
 	}
-	if d.Outcome == OutcomeFailure && (d.AttemptOutcome == AttemptSucceeded || d.AttemptOutcome == AttemptResolved) {
+	if d.Severity != SeverityInfo {
+		var hid catalogue.Capability
+		dst, _, hid = appendSentence(dst, r.Catalogue.Sentence(catalogue.SentenceRisk), v)
+		hidden |= hid
+	}
+	if d.Outcome == OutcomeFailure && overcome(d) {
 		dst, _, _ = appendSentence(dst, r.Catalogue.Sentence(catalogue.SentenceAttemptSucceeded), v)
 	}
+	if d.Outcome != OutcomeSuccess {
+		hidden |= withheld(d, capabilities)
+	}
 	for _, right := range missingRights {
-		if hidden&right.capability != 0 {
+		if hidden&right.capability == right.capability {
+			hidden &^= right.capability
 			dst, _, _ = appendSentence(dst, r.Catalogue.Sentence(right.sentence), v)
 		}
 	}
 	return dst
 }
 
+// overcome reports whether the attempt of the record got to a success.
+func overcome(d *Diagnosis) bool {
+	return d.AttemptOutcome == AttemptSucceeded || d.AttemptOutcome == AttemptResolved
+}
+
+// withheld returns the rights for want of which the reasons behind a diagnosis are not told.
+func withheld(d *Diagnosis, capabilities catalogue.Capability) catalogue.Capability {
+	var hidden catalogue.Capability
+	for i := range d.Evidence.items {
+		if key := d.Evidence.items[i].Key; key.Told && !capabilities.Has(key.Capability) {
+			hidden |= key.Capability
+		}
+	}
+	return hidden
+}
+
+// missingRights says once what is left out, so the sentence for two rights stands before those for one.
 var missingRights = [...]struct {
 	capability catalogue.Capability
 	sentence   string
 }{
+	{catalogue.CapabilityConditionalAccess | catalogue.CapabilityRisk, catalogue.SentenceMissingBoth},
 	{catalogue.CapabilityConditionalAccess, catalogue.SentenceMissingConditionalAccess},
 	{catalogue.CapabilityRisk, catalogue.SentenceMissingRisk},
 	{catalogue.CapabilityRaw, catalogue.SentenceMissingRaw},
@@ -89,32 +124,52 @@ func appendSentence(dst []byte, t *catalogue.Template, v values) (out []byte, n 
 	return dst, len(dst) - start, hidden
 }
 
-// Actions returns what to do in order: first what a known password demands, then what the headline says, then what
-// the other labels add. Actions that do not apply to the evidence are left out.
+// maxActions bounds what to do: of more than six steps a reader does none.
+const maxActions = 6
+
+// Actions returns what to do in order, at most maxActions: first what a compromise and a known password demand, then the
+// answer to a person who asked for help, then what the headline says, then what the other labels add. Actions that do not
+// apply to the evidence are left out; a failure that a success of the same attempt followed leaves little to do. A
+// viewer from whom everything to do is hidden reads that, not that there is nothing to do.
 func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Action {
 	v := values{cat: r.Catalogue, d: d, capabilities: capabilities}
-	actions := make([]Action, 0, 8)
+	outcome := d.Outcome
+	if outcome == OutcomeFailure && overcome(d) {
+		outcome = OutcomeResolved
+	}
+	actions := make([]Action, 0, maxActions)
 	seen := make(map[*catalogue.Action]bool, 8)
 	var buf []byte
+	var hidden catalogue.Capability
+	tell := func(a *catalogue.Action) {
+		var hid catalogue.Capability
+		buf, hid = catalogue.Render(a.Text, buf[:0], v)
+		hidden |= hid
+		if text := strings.TrimSpace(string(buf)); text != "" && !hasText(actions, text) {
+			actions = append(actions, Action{Text: text, Role: a.Role.Title})
+		}
+	}
 	add := func(name string) {
 		s := r.Catalogue.Scenario(name)
 		if s == nil {
 			return
 		}
-		for _, a := range s.Actions.For(d.Outcome) {
-			if seen[a] || a.Name == catalogue.ActionNothing {
+		for _, a := range s.Actions.For(outcome) {
+			if seen[a] || a.Name == catalogue.ActionNothing || len(actions) == maxActions {
 				continue
 			}
 			seen[a] = true
-			buf, _ = catalogue.Render(a.Text, buf[:0], v)
-			if text := strings.TrimSpace(string(buf)); text != "" && !hasText(actions, text) {
-				actions = append(actions, Action{Text: text, Role: a.Role.Title})
-			}
+			tell(a)
 		}
 	}
-	for _, name := range d.Also {
-		if name == ScenarioPasswordKnown {
-			add(name)
+	if a := r.Catalogue.Action(catalogue.ActionCompromised); a != nil {
+		tell(a)
+	}
+	for _, first := range [...]string{ScenarioPasswordKnown, ScenarioFlagged} {
+		for _, name := range d.Also {
+			if name == first {
+				add(name)
+			}
 		}
 	}
 	add(d.Scenario)
@@ -124,7 +179,11 @@ func (r Renderer) Actions(d *Diagnosis, capabilities catalogue.Capability) []Act
 		}
 	}
 	if len(actions) == 0 {
-		if a := r.Catalogue.Action(catalogue.ActionNothing); a != nil {
+		last := catalogue.ActionNothing
+		if hidden != 0 && d.Severity != SeverityInfo {
+			last = catalogue.ActionWithheld
+		}
+		if a := r.Catalogue.Action(last); a != nil {
 			actions = append(actions, Action{Text: a.Text.String(), Role: a.Role.Title})
 		}
 	}
@@ -143,36 +202,62 @@ func hasText(actions []Action, text string) bool {
 // ErrorLookupURL is Microsoft's page that explains an error code; the code follows it.
 const ErrorLookupURL = catalogue.ErrorLookupURL
 
-// Links returns the documents to read: those of the headline, of the other scenarios that apply, and for a code other
-// than 0 Microsoft's page about the code. No page is named twice. Links name no policy and no risk, so every
-// viewer sees all of them.
-func (r Renderer) Links(d *Diagnosis, _ catalogue.Capability) []Link {
-	links := make([]Link, 0, 8)
-	add := func(title, url string) {
-		page, _, _ := strings.Cut(url, "#")
+// errorReferenceURL is the list of all codes, which tells no more of one code than the page behind ErrorLookupURL.
+const errorReferenceURL = "https://learn.microsoft.com/en-us/entra/identity-platform/reference-error-codes"
+
+// maxLinks bounds the documents, the page about the error code included.
+const maxLinks = 6
+
+// Links returns the documents to read: those of the headline, the first of each other scenario that applies, the
+// page about the error code where there is one of its own, and Microsoft's look-up of the code. Documents that are for other
+// evidence are left out, and no page is named twice.
+func (r Renderer) Links(d *Diagnosis, capabilities catalogue.Capability) []Link {
+	v := values{cat: r.Catalogue, d: d, capabilities: capabilities}
+	links := make([]Link, 0, maxLinks)
+	var buf []byte
+	page := func(url string) string {
+		url, _, _ = strings.Cut(url, "#")
+		return url
+	}
+	add := func(title, url string, limit int) {
 		for i := range links {
-			if have, _, _ := strings.Cut(links[i].URL, "#"); have == page {
+			if page(links[i].URL) == page(url) {
 				return
 			}
 		}
-		links = append(links, Link{Title: title, URL: url})
+		if len(links) < limit {
+			links = append(links, Link{Title: title, URL: url})
+		}
+	}
+	document := func(l *catalogue.Link) bool {
+		if l.When != nil {
+			if buf, _ = catalogue.Render(l.When, buf[:0], v); len(buf) == 0 {
+				return false
+			}
+		}
+		add(l.Title, l.URL, maxLinks-1)
+		return true
 	}
 	if s := r.Catalogue.Scenario(d.Scenario); s != nil {
 		for _, l := range s.Links {
-			add(l.Title, l.URL)
+			document(l)
 		}
 	}
 	for _, name := range d.Also {
-		if s := r.Catalogue.Scenario(name); s != nil && len(s.Links) > 0 {
-			add(s.Links[0].Title, s.Links[0].URL)
+		if s := r.Catalogue.Scenario(name); s != nil {
+			for _, l := range s.Links {
+				if document(l) {
+					break
+				}
+			}
 		}
 	}
 	if d.ErrorCode != 0 {
 		code := strconv.Itoa(int(d.ErrorCode))
-		if c := r.Catalogue.Code(d.ErrorCode); c != nil && !strings.HasPrefix(c.Link, ErrorLookupURL) {
-			add("About error code "+code, c.Link)
+		if c := r.Catalogue.Code(d.ErrorCode); c != nil && !strings.HasPrefix(c.Link, ErrorLookupURL) && page(c.Link) != errorReferenceURL {
+			add("About error code "+code, c.Link, maxLinks-1)
 		}
-		add("Error code "+code, ErrorLookupURL+code)
+		add("Error code "+code, ErrorLookupURL+code, maxLinks)
 	}
 	return links
 }
@@ -227,6 +312,19 @@ func text(dst []byte, s string) ([]byte, catalogue.State) {
 	return appendClean(dst, s), catalogue.Present
 }
 
+// words is text with a vocabulary.
+func words(dst []byte, w *catalogue.Words, s string) ([]byte, catalogue.State) {
+	if s == "" {
+		return dst, catalogue.Missing
+	}
+	mark := len(dst)
+	if dst = w.Append(dst, s); isClean(dst[mark:]) {
+		return dst, catalogue.Present
+	}
+	said := string(dst[mark:])
+	return appendClean(dst[:mark], said), catalogue.Present
+}
+
 func firstNamed(list ...string) string {
 	for _, s := range list {
 		if named(s) {
@@ -264,8 +362,13 @@ func (v values) AppendField(dst []byte, f catalogue.Field) ([]byte, catalogue.St
 			return text(dst, firstNamed(d.Resource, d.App))
 		}
 		return text(dst, firstNamed(d.App, d.Resource))
+	case catalogue.FieldDependency:
+		if named(d.App) && named(d.Resource) && d.App != d.Resource && !isWorkload(d.Category) {
+			return text(dst, d.Resource)
+		}
+		return dst, catalogue.Missing
 	case catalogue.FieldClientApp:
-		return text(dst, d.ClientApp)
+		return words(dst, v.cat.Words(f), d.ClientApp)
 	case catalogue.FieldAddress:
 		return text(dst, d.Address)
 	case catalogue.FieldCode:
@@ -290,6 +393,8 @@ func (v values) AppendField(dst []byte, f catalogue.Field) ([]byte, catalogue.St
 		return text(dst, d.Outcome)
 	case catalogue.FieldAttemptOutcome:
 		return text(dst, d.AttemptOutcome)
+	case catalogue.FieldScenario:
+		return text(dst, d.Scenario)
 	case catalogue.FieldAlso:
 		if len(d.Also) == 0 {
 			return dst, catalogue.Missing
@@ -323,9 +428,9 @@ func (v values) AppendEvidence(dst []byte, key *catalogue.EvidenceKey) ([]byte, 
 	case catalogue.KindTime:
 		return appendPeopleTime(dst, f.Int), catalogue.Present
 	case catalogue.KindList:
-		return appendCleanList(dst, f.List), catalogue.Present
+		return appendCleanList(dst, v.cat.KeyWords(key), f.List), catalogue.Present
 	default:
-		return text(dst, f.Text)
+		return words(dst, v.cat.KeyWords(key), f.Text)
 	}
 }
 
@@ -333,7 +438,11 @@ func (v values) AppendEvidence(dst []byte, key *catalogue.EvidenceKey) ([]byte, 
 func (v values) Holds(f catalogue.Field, key *catalogue.EvidenceKey, text string) bool {
 	list := v.d.Also
 	if f == catalogue.FieldNone {
-		list = v.d.Evidence.find(key).List
+		fact := v.d.Evidence.find(key)
+		if key.Kind == catalogue.KindText {
+			return fact.Text == text
+		}
+		list = fact.List
 	}
 	for _, s := range list {
 		if s == text {
@@ -350,7 +459,8 @@ func (v values) AppendCount(dst []byte, _ string) ([]byte, catalogue.State) {
 
 // incidentValues gives templates the values of an incident.
 type incidentValues struct {
-	i *Incident
+	cat *catalogue.Catalogue
+	i   *Incident
 }
 
 // AppendField implements catalogue.Values.
@@ -363,7 +473,7 @@ func (v incidentValues) AppendField(dst []byte, f catalogue.Field) ([]byte, cata
 	case catalogue.FieldTenant:
 		return text(dst, v.i.TenantID)
 	case catalogue.FieldOutcome:
-		return text(dst, strings.ReplaceAll(v.i.Outcome, "_", " "))
+		return text(dst, v.i.Outcome)
 	case catalogue.FieldFirstSeen:
 		return appendPeopleTime(dst, v.i.FirstSeen), catalogue.Present
 	case catalogue.FieldLastSeen:
@@ -372,7 +482,7 @@ func (v incidentValues) AppendField(dst []byte, f catalogue.Field) ([]byte, cata
 		return strconv.AppendInt(dst, v.i.RequestIDsTotal, 10), catalogue.Present
 	}
 	if list := v.list(f); len(list) > 0 {
-		return appendCleanList(dst, list), catalogue.Present
+		return appendCleanList(dst, v.cat.Words(f), list), catalogue.Present
 	}
 	return dst, catalogue.Missing
 }
@@ -425,9 +535,9 @@ func appendPeopleTime(dst []byte, micros int64) []byte {
 	return time.UnixMicro(micros).UTC().AppendFormat(dst, "2006-01-02 15:04:05 UTC")
 }
 
-func appendCleanList(dst []byte, list []string) []byte {
+func appendCleanList(dst []byte, w *catalogue.Words, list []string) []byte {
 	mark := len(dst)
-	dst = catalogue.AppendList(dst, list)
+	dst = w.AppendList(dst, list)
 	if isClean(dst[mark:]) {
 		return dst
 	}

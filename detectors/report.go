@@ -81,6 +81,8 @@ type IncidentReport struct {
 	RequestIDsTotal int64    `json:"request_ids_total"`
 	// Also are other kinds that were found in the same story.
 	Also []string `json:"also"`
+	// Joined holds the ids of incidents of other entities that are the same story.
+	Joined []string `json:"joined"`
 }
 
 // Counts is a list of named numbers that is an object in JSON.
@@ -157,14 +159,14 @@ func (r Renderer) IncidentReport(i *Incident) IncidentReport {
 		Users: cloneList(i.Users), Addresses: cloneList(i.Addresses), Applications: cloneList(i.Applications),
 		Devices: cloneList(i.Devices), OperatingSystems: cloneList(i.OperatingSystems), ClientApps: cloneList(i.ClientApps),
 		Counts: append(Counts{}, i.Counts...), Outcome: i.Outcome, RequestIDs: cloneList(i.RequestIDs),
-		RequestIDsTotal: i.RequestIDsTotal, Also: cloneList(i.Also),
+		RequestIDsTotal: i.RequestIDsTotal, Also: cloneList(i.Also), Joined: cloneList(i.Joined),
 	}
 }
 
 // IncidentSummary appends what an incident is, in a sentence.
 func (r Renderer) IncidentSummary(dst []byte, i *Incident) []byte {
 	if k := r.Catalogue.Incident(i.Kind); k != nil {
-		dst, _ = catalogue.Render(k.Summary, dst, incidentValues{i})
+		dst, _ = catalogue.Render(k.Summary, dst, incidentValues{r.Catalogue, i})
 	}
 	return dst
 }
@@ -242,10 +244,12 @@ func (r Renderer) writeReport(t *textWriter, rep *Report) {
 		text, _ := catalogue.Render(r.Catalogue.Sentence(name), nil, v)
 		t.item("- ", string(text))
 	}
+	var also []string
 	for _, name := range d.Also {
-		if s := r.Catalogue.Scenario(name); s != nil {
-			t.item("- ", "Also: "+s.Title+" ("+name+").")
-		}
+		also = append(also, r.Title(name))
+	}
+	if len(also) > 0 {
+		t.item("- ", "Also: "+strings.Join(also, "; ")+".")
 	}
 
 	t.section("What to do")
@@ -356,23 +360,20 @@ func (r Renderer) writeCode(t *textWriter, d *Diagnosis) {
 	}
 }
 
-// attemptText tells how the attempt stands. A single record that says it all by itself needs no sentence.
+// attemptText tells how the attempt stands. A record that is all that is known of its attempt needs no sentence.
 func (r Renderer) attemptText(d *Diagnosis) string {
 	records := int64(1)
 	if f := d.Evidence.Get("attempt_records"); f != nil {
 		records = f.Int
 	}
+	if records == 1 && (d.AttemptID == "" || d.AttemptID == d.RequestID) {
+		return ""
+	}
 	var text string
 	switch d.AttemptOutcome {
 	case AttemptSucceeded:
-		if d.Outcome == OutcomeSuccess && records == 1 {
-			return ""
-		}
 		text = "The attempt succeeded"
 	case AttemptFailed:
-		if records == 1 {
-			return ""
-		}
 		text = "The attempt failed"
 	case AttemptResolved:
 		text = "The attempt was interrupted and then succeeded"
@@ -541,10 +542,25 @@ func (r Renderer) WriteIncidents(w io.Writer, reports ...IncidentReport) error {
 		for j, a := range r.IncidentActions(rep.Kind) {
 			t.item(strconv.Itoa(j+1)+". ", a.Text+" ("+a.Role+")")
 		}
-		t.section("Proof")
-		for _, c := range rep.Counts {
-			t.item("", strings.ReplaceAll(c.Name, "_", " ")+" "+strconv.FormatInt(c.Value, 10))
+		if len(rep.Also) > 0 {
+			titles := make([]string, 0, len(rep.Also))
+			for _, kind := range rep.Also {
+				if k := r.Catalogue.Incident(kind); k != nil {
+					kind = k.Title
+				}
+				titles = append(titles, kind)
+			}
+			t.section("In the same story")
+			t.paragraph(strings.Join(titles, "; ") + ".")
 		}
+		t.section("Proof")
+		var numbers []string
+		for _, c := range rep.Counts {
+			if c.Value != 0 {
+				numbers = append(numbers, strings.ReplaceAll(c.Name, "_", " ")+" "+strconv.FormatInt(c.Value, 10))
+			}
+		}
+		t.paragraph(strings.Join(numbers, ", "))
 		shown := rep.RequestIDs[:min(len(rep.RequestIDs), maxTextRequestIDs)]
 		for _, id := range shown {
 			t.item("", "request "+string(appendClean(nil, id)))
@@ -571,7 +587,7 @@ func (rep *IncidentReport) incident() Incident {
 		EntityValue: rep.Entity.Value, TenantID: rep.TenantID, Users: rep.Users, Addresses: rep.Addresses,
 		Applications: rep.Applications, Devices: rep.Devices, OperatingSystems: rep.OperatingSystems,
 		ClientApps: rep.ClientApps, Counts: rep.Counts, Outcome: rep.Outcome, RequestIDs: rep.RequestIDs,
-		RequestIDsTotal: rep.RequestIDsTotal, Also: rep.Also,
+		RequestIDsTotal: rep.RequestIDsTotal, Also: rep.Also, Joined: rep.Joined,
 	}
 	if t, err := time.Parse(time.RFC3339Nano, rep.FirstSeen); err == nil {
 		i.FirstSeen = t.UnixMicro()

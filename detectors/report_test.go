@@ -100,7 +100,7 @@ func TestWriteText(t *testing.T) {
 			if err := r.WriteText(&text, report); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "explain_"+tc.name, text.Bytes())
+			golden(t, "report_"+tc.name, text.Bytes())
 			if strings.ContainsAny(text.String(), "\x1b\r{}") {
 				t.Error("text holds control characters or template remains")
 			}
@@ -151,7 +151,9 @@ func testIncident() *Incident {
 func TestWriteIncidents(t *testing.T) {
 	r := Renderer{Catalogue: loadCatalogue(t)}
 	var text bytes.Buffer
-	if err := r.WriteIncidents(&text, r.IncidentReport(testIncident())); err != nil {
+	i := testIncident()
+	i.Counts = append(i.Counts, Count{Name: "lockouts"}) // none tells nothing
+	if err := r.WriteIncidents(&text, r.IncidentReport(i)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "incident", text.Bytes())
@@ -215,7 +217,7 @@ func TestReportContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.Split("type incident_id kind severity entity tenant_id first_seen last_seen users addresses applications devices operating_systems client_apps counts outcome request_ids request_ids_total also", " ")
+	want := strings.Split("type incident_id kind severity entity tenant_id first_seen last_seen users addresses applications devices operating_systems client_apps counts outcome request_ids request_ids_total also joined", " ")
 	if got := jsonKeys(t, data); !slices.Equal(got, want) {
 		t.Errorf("keys are %v, want %v", got, want)
 	}
@@ -345,5 +347,48 @@ func BenchmarkSummary(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// What weighs more because of risk says so, to those who may see risk; others read that something is left out, both in the
+// summary and where there would be nothing else to do.
+func TestRiskOfSuccess(t *testing.T) {
+	c, r := newClassifier(loadCatalogue(t), DefaultSettings()), Renderer{Catalogue: loadCatalogue(t)}
+	const missing = "Risk details are left out"
+	tokens := with(func(r *schemas.SignIn) { r.Category = schemas.Category_CATEGORY_NON_INTERACTIVE_USER })
+	state := func(s string) option { return with(func(r *schemas.SignIn) { r.RiskState = s }) }
+	for _, tc := range []struct {
+		name             string
+		view             *View
+		said, to, hidden string // of the summary and of the first action
+	}{
+		{"high", record(0, tokens, risk("high")), "saw a high risk", "Ask ada@example.org", "left out here"},
+		{"high, found afterwards", record(0, with(func(r *schemas.SignIn) { r.RiskLevelAggregated = "high" })), "found a high risk", "Ask ada@example.org", "left out here"},
+		{"high, remediated", record(0, tokens, risk("high"), state("remediated")), "", "Nothing to do.", "Nothing to do."},
+		{"low", record(0, risk("low")), "", "Nothing to do.", "Nothing to do."},
+		{"compromised", record(0, state("confirmedCompromised")), "confirmed as compromised", "Reset the password", "left out here"},
+		{"compromised, refused", record(50126, state("confirmedCompromised")), "confirmed as compromised", "Reset the password", "type the user name"},
+		{"high without MFA", record(0, risk("high")), "risk was high", "Ask ada@example.org", "What If"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var d Diagnosis
+			judge(c, tc.view, &d)
+			all, records := r.Report(&d, catalogue.AllCapabilities), r.Report(&d, catalogue.CapabilityRecords)
+			if !strings.Contains(all.Summary, tc.said) || !strings.HasPrefix(all.Actions[0].Text, tc.to) {
+				t.Errorf("summary %q, action %q", all.Summary, all.Actions[0].Text)
+			}
+			if (d.Severity == SeverityInfo) != (tc.said == "") {
+				t.Errorf("severity %s, said %q", d.Severity, tc.said)
+			}
+			if tc.said != "" && (strings.Contains(records.Summary, tc.said) || !strings.Contains(records.Summary, missing)) {
+				t.Errorf("without the right: summary %q", records.Summary)
+			}
+			if tc.said == "" && strings.Contains(records.Summary, missing) {
+				t.Errorf("without the right: summary %q, which has nothing to leave out", records.Summary)
+			}
+			if !strings.Contains(records.Actions[0].Text, tc.hidden) {
+				t.Errorf("without the right: action %q", records.Actions[0].Text)
+			}
+		})
 	}
 }

@@ -108,7 +108,9 @@ type Incident struct {
 	// RequestIDs prove the incident; at most MaxIncidentRequestIDs are named.
 	RequestIDs      []string
 	RequestIDsTotal int64
-	Revision        uint64
+	// Joined holds the ids of the incidents of other entities that are the same story. Join fills it; no table has it.
+	Joined   []string
+	Revision uint64
 }
 
 // MaxIncidentRequestIDs bounds the request ids that an incident names; RequestIDsTotal has their count.

@@ -42,6 +42,9 @@ type Expectation struct {
 	// ExceptUsers and ExceptAddresses are left out.
 	ExceptUsers     []string
 	ExceptAddresses []netip.Prefix
+	// NonInteractive holds sign-ins without a person too, where Expect is ExpectMFA or ExpectConditionalAccess; the other
+	// two always do.
+	NonInteractive bool
 	// Expect is what should have happened: one of the Expect constants.
 	Expect string
 }
@@ -132,6 +135,11 @@ func (t *TenantSettings) append(b []byte) []byte {
 			texts(list)
 		}
 		prefixes(e.ExceptAddresses)
+		if e.NonInteractive {
+			b = append(b, 1)
+		} else {
+			b = append(b, 0)
+		}
 	}
 	return b
 }

@@ -30,20 +30,28 @@ func (s *sketch) union(other *sketch) {
 	}
 }
 
-// estimate returns the number of different hashes: by linear counting while registers are empty and the number is small,
-// by the harmonic mean of the registers otherwise.
+// estimate returns the number of different hashes, by the estimator of Ertl, "New cardinality estimation algorithms for
+// HyperLogLog sketches" (2017), which has no bias for small and middle numbers. Products are rounded before they are added, so
+// that every processor gives the same number.
 func (s *sketch) estimate() int64 {
-	sum, empty := 0.0, 0
+	var counts [64 - sketchBits + 2]int // of registers by their value
 	for _, v := range s {
-		sum += math.Ldexp(1, -int(v))
-		if v == 0 {
-			empty++
-		}
+		counts[min(int(v), len(counts)-1)]++
 	}
 	const m = float64(sketchSize)
-	estimate := 0.7213 / (1 + 1.079/m) * m * m / sum
-	if estimate <= 2.5*m && empty > 0 {
-		estimate = m * math.Log(m/float64(empty))
+	sum := 0.0
+	for k := len(counts) - 1; k > 0; k-- {
+		sum = (sum + float64(counts[k])) / 2
 	}
-	return int64(estimate + 0.5)
+	if counts[0] == sketchSize {
+		return 0
+	}
+	x, y := float64(counts[0])/m, 1.0
+	empty := x
+	for before := -1.0; empty != before; y += y {
+		before = empty
+		x *= x
+		empty += float64(x * y)
+	}
+	return int64(m*m/(2*math.Ln2)/(sum+float64(m*empty)) + 0.5)
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // SnapshotVersion is the version of the state format that this code writes and reads.
-const SnapshotVersion = 2
+const SnapshotVersion = 3
 
 // snapshotMagic begins every snapshot.
 const snapshotMagic = "signindiag state "
@@ -342,6 +342,7 @@ func (s *entities) writeEntity(w *snapshotWriter, n *entity) {
 	}
 	w.int(n.received)
 	w.uint(uint64(n.nextInc))
+	w.bool(n.crowded)
 	w.uint(uint64(len(n.events)))
 	for i := range n.events {
 		v := &n.events[i]
@@ -377,6 +378,7 @@ func (s *entities) writeEntity(w *snapshotWriter, n *entity) {
 	for i := range n.hours {
 		w.int(n.hours[i].hour)
 		w.uint(uint64(n.hours[i].n))
+		w.uint(uint64(n.hours[i].late))
 		w.sketch(n.hours[i].actors)
 	}
 	w.uint(uint64(len(n.incidents)))
@@ -455,7 +457,7 @@ func (s *entities) read(r *snapshotReader) {
 	}
 }
 
-// atMost reads a number of items with a bound of its own.
+// atMost reads the number of items that follow, with a bound of its own.
 func (r *snapshotReader) atMost(most int) int {
 	n := r.count(1)
 	if n > most {
@@ -463,6 +465,20 @@ func (r *snapshotReader) atMost(most int) int {
 		return 0
 	}
 	return n
+}
+
+// time reads an event time.
+func (r *snapshotReader) time() int64 {
+	t := r.int()
+	if t < -maxEventTime || t > maxEventTime {
+		r.fail("event time out of range")
+		return 0
+	}
+	return t
+}
+
+func (s *entities) readText(r *snapshotReader) uint32 {
+	return s.texts.holdWhole(aliasString(r.bytes(r.count(1))))
 }
 
 func (s *entities) readEntity(r *snapshotReader, list uint8) {
@@ -475,34 +491,50 @@ func (s *entities) readEntity(r *snapshotReader, list uint8) {
 	}
 	n := s.create(key, role)
 	for _, t := range [...]*uint32{&n.tenant, &n.name, &n.detail} {
-		*t = s.texts.holdWhole(r.text())
+		*t = s.readText(r)
 	}
-	n.received, n.nextInc = r.int(), r.uint32()
-	for range r.atMost(n.maxEvents()) {
-		v := event{class: class(r.uint32()), time: r.int(), code: r.int32(), incidents: [maxLanes]uint32{r.uint32(), r.uint32(), r.uint32()}, hash: r.hash(), actor: r.hash()}
+	n.received, n.nextInc, n.crowded = r.int(), r.uint32(), r.bool()
+	count := r.atMost(n.maxEvents())
+	n.events = make([]event, 0, room(count))
+	for range count {
+		v := event{class: class(r.uint32()), time: r.time(), code: r.int32(), incidents: [maxLanes]uint32{r.uint32(), r.uint32(), r.uint32()}, hash: r.hash(), actor: r.hash()}
 		for _, t := range v.texts() {
-			*t = s.texts.holdWhole(r.text())
+			*t = s.readText(r)
 		}
 		s.readID(r, &v.request, v.class.has(classRequestText))
 		s.readID(r, &v.correlation, v.class.has(classCorrelationText))
 		n.events = append(n.events, v)
 	}
-	for range r.atMost(n.maxPasses()) {
-		p := pass{class: class(r.uint32()), time: r.int(), incident: r.uint32(), hash: r.hash(), actor: r.hash()}
+	count = r.atMost(n.maxPasses())
+	n.passes = make([]pass, 0, room(count))
+	for range count {
+		p := pass{class: class(r.uint32()), time: r.time(), incident: r.uint32(), hash: r.hash(), actor: r.hash()}
 		for _, t := range [...]*uint32{&p.user, &p.address, &p.agent} {
-			*t = s.texts.holdWhole(r.text())
+			*t = s.readText(r)
 		}
 		s.readID(r, &p.request, p.class.has(classRequestText))
 		s.readID(r, &p.correlation, p.class.has(classCorrelationText))
 		n.passes = append(n.passes, p)
 	}
-	for range r.atMost(int(eventRetention / microsPerHour)) {
-		n.hours = append(n.hours, hourCount{r.int(), r.uint32(), r.sketch()})
+	count = r.atMost(maxHours)
+	n.hours = make([]hourCount, 0, room(count))
+	for range count {
+		h := hourCount{hour: r.int(), n: r.uint32(), late: r.uint32(), actors: r.sketch()}
+		if h.hour < -maxEventTime/microsPerHour-1 || h.hour > maxEventTime/microsPerHour {
+			r.fail("hour out of range")
+		}
+		n.hours = append(n.hours, h)
 	}
-	for range r.atMost(maxEntityIncidents) {
-		n.incidents = append(n.incidents, s.readIncident(r))
+	count = r.atMost(maxEntityIncidents)
+	n.incidents = make([]incidentState, 0, room(count))
+	for range count {
+		inc := s.readIncident(r, role)
+		if r.err == nil && (inc.number == 0 || inc.number >= n.nextInc || n.incident(inc.number) != nil) {
+			r.fail("incident's number out of range, or twice")
+		}
+		n.incidents = append(n.incidents, inc)
 	}
-	if r.err == nil && (!slices.IsSortedFunc(n.events, compareEvents) || !slices.IsSortedFunc(n.passes, comparePasses) ||
+	if r.err == nil && (n.nextInc == 0 || !slices.IsSortedFunc(n.events, compareEvents) || !slices.IsSortedFunc(n.passes, comparePasses) ||
 		!slices.IsSortedFunc(n.hours, func(a, b hourCount) int { return cmp.Compare(a.hour, b.hour) })) {
 		r.fail("events, right passwords or hours out of order")
 	}
@@ -512,13 +544,13 @@ func (s *entities) readEntity(r *snapshotReader, list uint8) {
 	s.push(i, list)
 }
 
-func (s *entities) readIncident(r *snapshotReader) incidentState {
+func (s *entities) readIncident(r *snapshotReader, role schemas.Role) incidentState {
 	inc := incidentState{number: r.uint32(), family: r.byte(), code: r.int32()}
 	copy(inc.id[:], r.bytes(len(inc.id)))
-	inc.first, inc.last, inc.emitted = r.int(), r.int(), r.hash()
+	inc.first, inc.last, inc.emitted = r.time(), r.time(), r.hash()
 	inc.kind, inc.severity, inc.outcome = r.byte(), r.byte(), r.byte()
 	inc.kinds, inc.leftSet = kindSet(r.uint32()), kindSet(r.uint32())
-	if r.err == nil && (int(inc.family) >= len(families) || int(inc.kind) >= len(detections) || inc.severity > severityCritical ||
+	if r.err == nil && (int(inc.family) >= len(families) || !families[inc.family].roles.Has(role) || int(inc.kind) >= len(detections) || inc.severity > severityCritical ||
 		int(inc.outcome) >= len(incidentOutcomes) || (inc.kinds|inc.leftSet)>>len(detections) != 0) {
 		r.fail("incident out of range")
 	}
@@ -528,7 +560,7 @@ func (s *entities) readIncident(r *snapshotReader) incidentState {
 	inc.actors = r.sketch()
 	for k := range inc.values {
 		for range r.atMost(maxIncidentValues) {
-			inc.values[k] = append(inc.values[k], s.texts.holdWhole(r.text()))
+			inc.values[k] = append(inc.values[k], s.readText(r))
 		}
 	}
 	for range r.atMost(MaxIncidentRequestIDs) {
@@ -539,7 +571,7 @@ func (s *entities) readIncident(r *snapshotReader) incidentState {
 
 func (s *entities) readID(r *snapshotReader, id *[16]byte, text bool) {
 	if text {
-		putTextNumber(id, s.texts.holdWhole(r.text()))
+		putTextNumber(id, s.readText(r))
 		return
 	}
 	copy(id[:], r.bytes(16))

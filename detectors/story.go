@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
+	"strings"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -181,16 +183,23 @@ func (s *sums) add(v *event) {
 	}
 }
 
+// size is what the incident takes beside its struct.
 func (i *incidentState) size() int64 {
-	n := int64(incidentSize)
+	n := int64(0)
 	for _, v := range i.values {
 		n += int64(len(v)) * 4
 	}
 	if i.actors != nil {
 		n += sketchSize
 	}
-	return n + int64(len(i.requests))*textSize
+	for _, id := range i.requests {
+		n += int64(len(id)) + requestSize
+	}
+	return n
 }
+
+// requestSize is what a kept request id takes beside its bytes: the string, and what allocation rounds up.
+const requestSize = int64(unsafe.Sizeof("")) + 12
 
 func (i *incidentState) release(t *interner) {
 	for _, v := range i.values {
@@ -200,7 +209,12 @@ func (i *incidentState) release(t *interner) {
 	}
 }
 
-func (i *incidentState) idString() string { return hex.EncodeToString(i.id[:]) }
+// incidentID returns the id of an incident in s.rowText.
+func (s *entities) incidentID(i *incidentState) string {
+	start := len(s.rowText)
+	s.rowText = hex.AppendEncode(s.rowText, i.id[:])
+	return aliasString(s.rowText[start:])
+}
 
 // values lists what of an event stands in the lists of an incident, in the order of incidentState.values.
 func (v *event) values() [6]uint32 {
@@ -234,7 +248,7 @@ func (s *entities) leave(n *entity, i *incidentState, v *event) {
 		}
 	}
 	if len(i.requests) < MaxIncidentRequestIDs {
-		i.requests = append(i.requests, s.requestID(v))
+		i.requests = append(i.requests, strings.Clone(s.requestID(v)))
 	}
 }
 
@@ -266,13 +280,13 @@ func (s *entities) incidentsOf(dst []string, n *entity, requestID string, hash u
 	if i := s.findEvent(n, requestID, hash); i >= 0 {
 		for _, number := range n.events[i].incidents {
 			if inc := n.incident(number); inc != nil {
-				dst = append(dst, inc.idString())
+				dst = append(dst, s.incidentID(inc))
 			}
 		}
 	}
 	if i := s.findPass(n, requestID, hash); i >= 0 {
 		if inc := n.incident(n.passes[i].incident); inc != nil {
-			if id := inc.idString(); !slices.Contains(dst, id) {
+			if id := s.incidentID(inc); !slices.Contains(dst, id) {
 				dst = append(dst, id)
 			}
 		}
@@ -364,7 +378,8 @@ func (e *Engine) judge(n *entity, number uint8, t int64, code int32, revision ui
 
 	row := nextIncident(out)
 	e.fillIncident(s, f, inc, row)
-	if h := row.hash(); h != inc.emitted {
+	var h uint64
+	if h, e.rowBytes = row.hash(e.rowBytes[:0]); h != inc.emitted {
 		inc.emitted = h
 		row.Revision = revision
 		return
@@ -412,7 +427,7 @@ func (e *Engine) openIncident(n *entity, family uint8, code int32, first *event)
 	inc := incidentState{number: n.nextInc, family: family, code: code, first: first.time, last: first.time}
 	n.nextInc++
 	inc.id = incidentID(families[family].name, n.key, e.entities.requestID(first))
-	n.incidents = append(n.incidents, inc)
+	n.incidents = insert(n.incidents, len(n.incidents), inc)
 	e.stats.Incidents++
 	return &n.incidents[len(n.incidents)-1]
 }
@@ -420,22 +435,16 @@ func (e *Engine) openIncident(n *entity, family uint8, code int32, first *event)
 // addMembers appends the members that the incident gained.
 func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *Rows) {
 	tenant := e.entities.texts.text(s.n.tenant)
+	lane := families[inc.family].lane
 	for i, v := range s.events {
-		if v.incidents[families[inc.family].lane] != 0 || s.isAside(i) {
-			continue
+		if v.incidents[lane] == 0 && !s.isAside(i) {
+			e.addMember(inc, v, tenant, revision, out)
 		}
-		v.incidents[families[inc.family].lane] = inc.number
-		inc.first, inc.last = min(inc.first, v.time), max(inc.last, v.time)
-		out.Members = append(out.Members, IncidentMember{
-			IncidentID: inc.idString(), TenantID: tenant, RequestID: e.entities.requestID(v),
-			CorrelationID: e.entities.correlationID(v), EventTime: v.time, Revision: revision,
-		})
-		e.stats.Members++
 	}
-	// An event may have left the story again: a newer version of its record, or an earlier try of the same series.
+	// An event may have left the story again: a newer version of its record, an earlier try of the same series, or a user who got in.
 	first, last := int64(1<<63-1), int64(-1<<63)
-	for _, v := range s.events {
-		if v.of(inc) {
+	for i, v := range s.events {
+		if v.of(inc) && !s.isAside(i) {
 			first, last = min(first, v.time), max(last, v.time)
 		}
 	}
@@ -452,11 +461,45 @@ func (e *Engine) addMembers(s *story, inc *incidentState, revision uint64, out *
 		}
 		p.incident = inc.number
 		out.Members = append(out.Members, IncidentMember{
-			IncidentID: inc.idString(), TenantID: tenant, RequestID: e.entities.passRequestID(p),
+			IncidentID: e.entities.incidentID(inc), TenantID: tenant, RequestID: e.entities.passRequestID(p),
 			CorrelationID: e.entities.passCorrelationID(p), EventTime: p.time, Revision: revision,
 		})
 		e.stats.Members++
 	}
+}
+
+func (e *Engine) addMember(inc *incidentState, v *event, tenant string, revision uint64, out *Rows) {
+	v.incidents[families[inc.family].lane] = inc.number
+	inc.first, inc.last = min(inc.first, v.time), max(inc.last, v.time)
+	out.Members = append(out.Members, IncidentMember{
+		IncidentID: e.entities.incidentID(inc), TenantID: tenant, RequestID: e.entities.requestID(v),
+		CorrelationID: e.entities.correlationID(v), EventTime: v.time, Revision: revision,
+	})
+	e.stats.Members++
+}
+
+// follow makes the new event at a position of a group a member of its story's incident, and reports whether the story need not be
+// judged for it: the entity holds as many events as are kept, the incident has lost some already, and the event says what those before it say.
+// Such a story is judged once in so many events as are a thirty-second of those that left, at most 32, so that a large attack costs
+// little; until then its row is behind by as many.
+func (e *Engine) follow(n *entity, number uint8, at int, revision uint64, out *Rows) bool {
+	if !n.group() || len(n.events) < n.maxEvents() {
+		return false
+	}
+	v := &n.events[at]
+	f := &families[number]
+	code := int32(0)
+	if f.byCode {
+		code = v.code
+	}
+	tenant := e.entities.texts.text(n.tenant)
+	inc := n.incidentAt(number, code, v.time, f.quiet(&e.settings.Of(tenant).Thresholds))
+	if inc == nil || inc.left.events%min(inc.left.events/32+1, 32) == 0 ||
+		!slices.ContainsFunc(n.events[max(at-8, 0):at], func(x event) bool { return x.class == v.class && x.of(inc) }) {
+		return false
+	}
+	e.addMember(inc, v, tenant, revision, out)
+	return true
 }
 
 // nextIncident appends an empty incident that reuses the memory of an earlier one at its place.
@@ -477,7 +520,7 @@ func nextIncident(out *Rows) *Incident {
 // fillIncident writes the row of an incident.
 func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Incident) {
 	n, texts := s.n, &e.entities.texts
-	row.IncidentID, row.Kind = inc.idString(), detections[inc.kind].kind
+	row.IncidentID, row.Kind = e.entities.incidentID(inc), detections[inc.kind].kind
 	for _, d := range f.detections {
 		if inc.kinds.has(d) && d.number != int(inc.kind) && !slices.Contains(row.Also, d.kind) && d.kind != row.Kind {
 			row.Also = append(row.Also, d.kind)
@@ -530,7 +573,9 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 	successes, stopped, passes := int64(0), int64(0), int64(0)
 	for i := range n.passes {
 		p := &n.passes[i]
-		if p.incident == inc.number {
+		// What was told to belong to the story, and does not any more, counts only where nobody can tell anew.
+		belongs := p.incident == inc.number && (s.found == 0 || inc.leftSet != 0 || slices.Contains(s.decisive, i))
+		if belongs {
 			passes++
 			if p.class.has(classStopped) {
 				stopped++
@@ -544,7 +589,7 @@ func (e *Engine) fillIncident(s *story, f *family, inc *incidentState, row *Inci
 			}
 		}
 		if p.class.has(classSuccess) && p.time >= inc.first && p.time <= inc.last && !n.group() ||
-			n.group() && p.class.has(classSuccess) && p.incident == inc.number {
+			n.group() && p.class.has(classSuccess) && belongs {
 			successes++
 		}
 	}
@@ -608,10 +653,8 @@ func (e *Engine) weigh(s *story, severity uint8, row *Incident) uint8 {
 	return severity - 1
 }
 
-// hash is a hash over what a row says, its revision aside.
-func (i *Incident) hash() uint64 {
-	var room [1024]byte
-	b := room[:0]
+// hash is a hash over what a row says, its revision aside. It is made in b, which it returns.
+func (i *Incident) hash(b []byte) (uint64, []byte) {
 	for _, s := range [...]string{i.Kind, i.Severity, i.Outcome, i.EntityValue} {
 		b = appendText(b, s)
 	}
@@ -627,5 +670,5 @@ func (i *Incident) hash() uint64 {
 	for _, c := range i.Counts {
 		b = binary.LittleEndian.AppendUint64(b, uint64(c.Value))
 	}
-	return xxhash.Sum64(b)
+	return xxhash.Sum64(b), b
 }

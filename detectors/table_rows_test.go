@@ -265,7 +265,7 @@ var table = []struct {
 			want: succeeded("success", "", "info"), trapOf: "missed_interrupt"},
 		{name: "report-only with Windows Hello", shapes: full, record: record(step("Windows Hello for Business", "", "", true), rule("MFA for all", "reportOnlyInterrupted", 0, "Mfa")),
 			want: succeeded("success", "", "info"), trapOf: "missed_interrupt"},
-		{name: "report-only of directory synchronisation", shapes: all, record: record(upn("sync_dc1_0a1b2c@example.org"), rule("MFA for all", "reportOnlyInterrupted", 0, "Mfa")),
+		{name: "report-only of directory synchronisation", shapes: all, record: record(upn("sync_dc1_0a1b2c@contoso.onmicrosoft.com"), rule("MFA for all", "reportOnlyInterrupted", 0, "Mfa")),
 			want: succeeded("success", "", "info"), trapOf: "missed_interrupt"},
 		{name: "report-only at another tenant", shapes: full, record: record(visiting, rule("MFA for all", "reportOnlyInterrupted", 0, "Mfa")), want: succeeded("success", "", "info"), trapOf: "missed_interrupt"},
 		{name: "high risk with a passkey", shapes: full, record: record(risk("high", "atRisk"), step("Passkey (device-bound)", "", "", true)), want: succeeded("success", "", "low"), trapOf: "missed_interrupt"},

@@ -12,6 +12,17 @@ type View struct {
 	Attempt AttemptView
 	// Failures are the user's failures in the 48 hours that end with this record.
 	Failures FailureView
+	// Flagged are the flagged sign-ins around a flagged record.
+	Flagged FlaggedView
+}
+
+// FlaggedView tells of the sign-ins that a user flagged within 20 minutes, of which the record is one; Records is 0 for a record
+// that is not flagged.
+type FlaggedView struct {
+	Records int
+	First   int64 // event time of the first of them, microseconds
+	// FailureCodes are the different codes of the terminal failures among them, in order of first appearance.
+	FailureCodes []int32
 }
 
 // AttemptView tells of the attempt that a record belongs to: the records of one user with the same

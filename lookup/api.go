@@ -191,6 +191,7 @@ func (s *Server) routeAPI(route func(string, http.HandlerFunc)) {
 	api("GET /v1/diagnoses", s.apiSearch)
 	api("GET /v1/incidents", s.apiIncidents)
 	api("GET /v1/incidents/{id}", s.apiIncident)
+	api("GET /v1/engine", s.apiEngine)
 	api("GET /v1/freshness", func(r *http.Request, _ catalogue.Capability) (any, error) {
 		return s.store.Freshness(r.Context())
 	})

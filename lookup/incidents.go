@@ -10,6 +10,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/signindiag/signindiag/detectors"
+	"github.com/signindiag/signindiag/sinks"
 )
 
 // Bounds of what is told of incidents.
@@ -35,31 +36,23 @@ type IncidentFilter struct {
 	Cursor string
 }
 
-// selectIncidents lists the columns of an incident in the order in which incidents scans them.
-const selectIncidents = `
-	SELECT incident_id, kind, severity, entity_kind, entity_value, tenant_id, toUnixTimestamp64Micro(first_seen), toUnixTimestamp64Micro(last_seen),
-		users, addresses, applications, devices, operating_systems, client_apps, counts, outcome, request_ids, request_ids_total, also, revision
-	FROM incidents FINAL `
-
 func (s *Store) incidents(ctx context.Context, what, clauses string, parameters ...parameter) ([]detectors.Incident, error) {
 	var all []detectors.Incident
-	err := s.query(ctx, what, selectIncidents+clauses, parameters, func(rows driver.Rows) error {
+	err := s.query(ctx, what, "SELECT "+sinks.IncidentColumns+" FROM incidents FINAL "+clauses, parameters, func(rows driver.Rows) error {
 		var i detectors.Incident
-		var counts map[string]int64
-		err := rows.Scan(&i.IncidentID, &i.Kind, &i.Severity, &i.EntityKind, &i.EntityValue, &i.TenantID, &i.FirstSeen, &i.LastSeen,
-			&i.Users, &i.Addresses, &i.Applications, &i.Devices, &i.OperatingSystems, &i.ClientApps, &counts, &i.Outcome,
-			&i.RequestIDs, &i.RequestIDsTotal, &i.Also, &i.Revision)
-		if err != nil {
+		if err := sinks.ScanIncident(rows, &i); err != nil {
 			return err
 		}
-		for name, value := range counts {
-			i.Counts = append(i.Counts, detectors.Count{Name: name, Value: value})
-		}
-		slices.SortFunc(i.Counts, func(a, b detectors.Count) int { return cmp.Compare(a.Name, b.Name) })
 		all = append(all, i)
 		return nil
 	})
 	return all, err
+}
+
+// stories joins incidents of one story, see sinks.StoryReader.
+func (s *Store) stories(ctx context.Context, incidents []detectors.Incident) ([]detectors.Incident, error) {
+	reader := sinks.StoryReader{Query: s.queryAny, Table: func(name string) string { return name }}
+	return reader.Join(ctx, incidents)
 }
 
 // severities are the names of the severities, lowest first.
@@ -120,6 +113,9 @@ func (s *Store) incidentsOf(ctx context.Context, records []detectors.Diagnosis) 
 		return nil, err
 	}
 	all = slices.DeleteFunc(all, func(i detectors.Incident) bool { return !wanted[key{i.TenantID, i.IncidentID}] })
+	if all, err = s.stories(ctx, all); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(all, func(a, b detectors.Incident) int {
 		return cmp.Compare(slices.Index(severities, b.Severity), slices.Index(severities, a.Severity))
 	})
@@ -178,11 +174,23 @@ func (s *Store) Incidents(ctx context.Context, f IncidentFilter) (*IncidentPage,
 	if err != nil {
 		return nil, err
 	}
-	page := &IncidentPage{Incidents: all}
+	page := &IncidentPage{}
 	if len(all) > limit {
-		page.Incidents = all[:limit]
+		all = all[:limit]
 		last := &all[limit-1]
 		page.NextCursor = cursor{Filter: digest, Time: last.LastSeen, ID: last.IncidentID, Tenant: last.TenantID}.String()
+	}
+	type key struct{ tenant, incident string }
+	here := map[key]bool{}
+	for i := range all {
+		here[key{all[i].TenantID, all[i].IncidentID}] = true
+	}
+	if page.Incidents, err = s.stories(ctx, all); err != nil {
+		return nil, err
+	}
+	if f.Kind == "" && f.Severity == "" && f.User == "" {
+		// A story stands on the page of its leading incident. Where a filter may have left that out, it stands where it is met.
+		page.Incidents = slices.DeleteFunc(page.Incidents, func(i detectors.Incident) bool { return !here[key{i.TenantID, i.IncidentID}] })
 	}
 	return page, nil
 }
@@ -195,7 +203,8 @@ type IncidentDetail struct {
 	RecordsTotal uint64
 }
 
-// Incident returns one incident by its id with its newest records. An unknown id is ErrNotFound.
+// Incident returns the story of one incident by its id, joined with those of other entities that belong to it, with its newest
+// records. An unknown id is ErrNotFound.
 func (s *Store) Incident(ctx context.Context, id string) (*IncidentDetail, error) {
 	const what = "read an incident"
 	if id == "" || len(id) > maxIDLength {
@@ -210,18 +219,21 @@ func (s *Store) Incident(ctx context.Context, id string) (*IncidentDetail, error
 	if len(found) == 0 {
 		return nil, fmt.Errorf("no incident with the id %q is known: %w", id, ErrNotFound)
 	}
+	if found, err = s.stories(ctx, found); err != nil {
+		return nil, err
+	}
 	detail := &IncidentDetail{Incident: found[0]}
-	parameters := []parameter{named("tenant", found[0].TenantID), named("id", id)}
-	err = s.query(ctx, what, `SELECT count() FROM incident_members_by_incident FINAL
-		WHERE tenant_id = {tenant:String} AND incident_id = {id:String}`, parameters,
+	parameters := []parameter{named("tenant", found[0].TenantID), named("ids", append([]string{found[0].IncidentID}, found[0].Joined...))}
+	err = s.query(ctx, what, `SELECT uniqExact(correlation_id, request_id) FROM incident_members_by_incident
+		WHERE tenant_id = {tenant:String} AND incident_id IN {ids:Array(String)}`, parameters,
 		func(rows driver.Rows) error { return rows.Scan(&detail.RecordsTotal) })
 	if err != nil {
 		return nil, err
 	}
 	var keys []recordKey
-	err = s.query(ctx, what, `SELECT correlation_id, request_id, tenant_id, toUnixTimestamp64Micro(event_time) FROM incident_members_by_incident FINAL
-		WHERE tenant_id = {tenant:String} AND incident_id = {id:String}
-		ORDER BY event_time DESC, request_id DESC, correlation_id DESC LIMIT {limit:UInt32}`,
+	err = s.query(ctx, what, `SELECT correlation_id, request_id, tenant_id, toUnixTimestamp64Micro(max(event_time)) AS event FROM incident_members_by_incident
+		WHERE tenant_id = {tenant:String} AND incident_id IN {ids:Array(String)} GROUP BY correlation_id, request_id, tenant_id
+		ORDER BY event DESC, request_id DESC, correlation_id DESC LIMIT {limit:UInt32}`,
 		append(parameters, named("limit", maxIncidentRecords)),
 		func(rows driver.Rows) error {
 			var k recordKey

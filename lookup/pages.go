@@ -303,7 +303,7 @@ type incidentView struct {
 }
 
 func (s *Server) incidentView(i *detectors.Incident, capabilities catalogue.Capability) incidentView {
-	visible := visibleIncident(i, capabilities, withheld)
+	visible := i.Visible(capabilities, withheld)
 	report := s.renderer.IncidentReport(&visible)
 	v := incidentView{
 		Summary: string(s.renderer.IncidentSummary(nil, &visible)), Outcome: strings.ReplaceAll(report.Outcome, "_", " "),

@@ -65,12 +65,17 @@ func micros(name string, t time.Time) parameter { return named(name, t.UnixMicro
 // query runs one bounded, read-only query and calls scan for every row. The text is a constant with
 // parameters; values never become part of it. what says what is asked, for errors.
 func (s *Store) query(ctx context.Context, what, text string, parameters []parameter, scan func(driver.Rows) error) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout+time.Second)
-	defer cancel()
 	arguments := make([]any, len(parameters))
 	for i, p := range parameters {
 		arguments[i] = p
 	}
+	return s.queryAny(ctx, what, text, arguments, scan)
+}
+
+// queryAny is query with its parameters as the driver takes them.
+func (s *Store) queryAny(ctx context.Context, what, text string, arguments []any, scan func(driver.Rows) error) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout+time.Second)
+	defer cancel()
 	rows, err := s.conn.Query(clickhouse.Context(ctx, clickhouse.WithSettings(readSettings())), text, arguments...)
 	if err != nil {
 		return queryError(what, err)

@@ -35,6 +35,9 @@ type Config struct {
 	// Ready returns why this process cannot do its work now, one reason a line; empty when it is ready. nil
 	// means that there is nothing beside ClickHouse to wait for.
 	Ready func(context.Context) []string
+	// Engine returns what the shards of this process tell of their engines; nil where the process has none. It is called
+	// concurrently, and what it returns is read only.
+	Engine func() []EngineShard
 	// Metrics answers /metrics; nil serves none.
 	Metrics http.Handler
 	// Registerer takes the server's own metrics; nil measures nothing.

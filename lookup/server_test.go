@@ -629,7 +629,7 @@ func (f *fixture) catalogueTexts(t *testing.T, texts map[string]string) {
 		t.Fatal(err)
 	}
 	for i := range incidents.Incidents {
-		visible := visibleIncident(&incidents.Incidents[i], catalogue.CapabilityRecords, withheld)
+		visible := incidents.Incidents[i].Visible(catalogue.CapabilityRecords, withheld)
 		for _, incident := range []*detectors.Incident{&visible, &incidents.Incidents[i]} {
 			texts[string(f.renderer.IncidentSummary(nil, incident))] = "{summary of " + incident.IncidentID + "}"
 		}
@@ -1079,6 +1079,10 @@ func (api *openAPI) validate(at string, schema map[string]any, value any) (probl
 	case "integer":
 		if n, ok := value.(json.Number); !ok || strings.ContainsAny(n.String(), ".eE") {
 			problem("%v is no integer", value)
+		}
+	case "number":
+		if _, ok := value.(json.Number); !ok {
+			problem("%v is no number", value)
 		}
 	case "boolean":
 		if _, ok := value.(bool); !ok {

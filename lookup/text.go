@@ -52,7 +52,7 @@ func recordCount(shown int, total uint64) string {
 func writeIncidents(w io.Writer, incidents []detectors.Incident, renderer detectors.Renderer, capabilities catalogue.Capability) error {
 	all := make([]detectors.IncidentReport, len(incidents))
 	for i := range incidents {
-		visible := visibleIncident(&incidents[i], capabilities, withheld)
+		visible := incidents[i].Visible(capabilities, withheld)
 		all[i] = renderer.IncidentReport(&visible)
 	}
 	if err := renderer.WriteIncidents(w, all...); err != nil {

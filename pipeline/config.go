@@ -70,7 +70,7 @@ type Config struct {
 	// first, and only when it has moved.
 	SnapshotInterval time.Duration
 	SnapshotRecords  int64
-	// ReplayOnChange (48 h, the longest window) is how far back rows are made again when code, thresholds or
+	// ReplayOnChange (48 h, the longest window) is how far back rows are made again when code, settings or
 	// catalogue change.
 	ReplayOnChange time.Duration
 	// LongestOutage (24 h) is how long a process may be away, with the age of the snapshot that it begins with. The

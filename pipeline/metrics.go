@@ -46,6 +46,7 @@ type metrics struct {
 	snapshotBytes prometheus.Histogram
 	snapshotTime  prometheus.Histogram
 	stopped       *prometheus.GaugeVec
+	engine        *engineMetrics
 
 	mu         sync.Mutex
 	categories map[string]bool
@@ -120,15 +121,16 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		snapshotBytes: histogram("snapshot_bytes", "Size of a snapshot as stored."),
 		snapshotTime:  histogram("snapshot_seconds", "Time to store a snapshot."),
 		stopped:       gauges("partition_stopped", "1 for a partition that is not read any more until a person decides.", "topic", "partition"),
+		engine:        newEngineMetrics(),
 		categories:    make(map[string]bool),
 		codes:         make(map[string]bool),
 	}
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.messages, m.messageBytes, m.fetchedBytes, m.records, m.skipped, m.unknownFields, m.quarantined,
+	for _, c := range append([]prometheus.Collector{m.messages, m.messageBytes, m.fetchedBytes, m.records, m.skipped, m.unknownFields, m.quarantined,
 		m.entities, m.holes, m.holeRecords, m.lag, m.position, m.producer.records, m.producer.batches, m.producer.bytes, m.producer.failures,
-		m.applied, m.replayed, m.rows, m.unknownCodes, m.received, m.durable, m.epoch, m.snapshots, m.snapshotBytes, m.snapshotTime, m.stopped} {
+		m.applied, m.replayed, m.rows, m.unknownCodes, m.received, m.durable, m.epoch, m.snapshots, m.snapshotBytes, m.snapshotTime, m.stopped}, m.engine.collectors()...) {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register the pipeline's metrics: %w", err)
 		}

@@ -24,6 +24,7 @@ type Pipeline struct {
 	sink    RowSink
 	router  *router
 	shards  *shards
+	restart chan struct{} // holds one wish for a restart of the shards
 }
 
 // New checks the configuration and returns a Pipeline. Nothing runs and nothing is connected yet.
@@ -50,7 +51,7 @@ func New(config Config, deps Dependencies) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{config: config, deps: deps, log: deps.Logger, metrics: m, health: newHealth()}
+	p := &Pipeline{config: config, deps: deps, log: deps.Logger, metrics: m, health: newHealth(), restart: make(chan struct{}, 1)}
 	if !config.NoShards {
 		p.shards = newShards(config, deps, p.log.With("stage", "shards"), m, p.health)
 		if p.sink, err = deps.NewSink(p.shards.onDurable); err != nil {
@@ -270,14 +271,44 @@ func (p *Pipeline) runShards(ctx context.Context) error {
 	if c.Group != "" {
 		return runGroup(ctx, p.deps.Kafka, c, "shards", []string{c.EntitiesTopic}, func(ctx context.Context, m member, assigned map[string][]int) error {
 			ids := slices.Sorted(slices.Values(assigned[c.EntitiesTopic]))
-			return p.shards.serve(ctx, m, ids)
+			return p.serveShards(ctx, m, ids)
 		})
 	}
 	ids := make([]int, c.Partitions)
 	for i := range ids {
 		ids[i] = i
 	}
-	return p.shards.serve(ctx, noMember(), ids)
+	return p.serveShards(ctx, noMember(), ids)
+}
+
+// RestartShards makes the shards begin anew with machines of Dependencies.NewMachine, as another start of the process would:
+// rows are flushed and states snapshotted, and where the machines' fingerprint is another one, a new epoch begins. The router goes on
+// meanwhile. It returns at once and is safe for concurrent use.
+func (p *Pipeline) RestartShards() {
+	select {
+	case p.restart <- struct{}{}:
+	default: // one is on its way, and it will make its machines later than now
+	}
+}
+
+// serveShards runs the shards until ctx is done, and begins anew after every RestartShards.
+func (p *Pipeline) serveShards(ctx context.Context, m member, ids []int) error {
+	for {
+		serving, stop := context.WithCancel(ctx)
+		served := make(chan error, 1)
+		go func() { served <- p.shards.serve(serving, m, ids) }()
+		select {
+		case err := <-served:
+			stop()
+			return err
+		case <-p.restart:
+			stop()
+			if err := <-served; err != nil || ctx.Err() != nil {
+				return err
+			}
+			p.shards.held = map[int]*shard{} // their states are those of the machines before
+		}
+	}
 }
 
 // Ready returns nil when records are read and rows can be written, or one line that says what is in the way.

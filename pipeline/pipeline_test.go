@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -408,6 +409,80 @@ func TestAnotherFingerprint(t *testing.T) {
 		if pos.Epoch != 2 {
 			t.Errorf("shard %d is at %+v, want epoch 2", shard, pos)
 		}
+	}
+}
+
+// TestRestartShards: machines with another fingerprint take over while records arrive, each in an epoch of its own; nothing
+// is lost, nothing counts twice, and every row is decided by the last of them in the end. With and without a consumer group.
+func TestRestartShards(t *testing.T) {
+	for _, group := range []string{"", "signindiag"} {
+		t.Run("group="+group, func(t *testing.T) {
+			s := seed(t)
+			w := newWorld(t, 2, 3)
+			w.config.Group = group
+			k := openKafka(t, w.cluster)
+			ensure(t, k, "raw", 2)
+			var fingerprint atomic.Uint64
+			fingerprint.Store(1)
+			p := w.start(t, func(p *process) {
+				p.pipeline.shards.deps.NewMachine = func(_, _ uint32) (Machine, error) { return newTally(fingerprint.Load()), nil }
+			})
+			rng := rand.New(rand.NewPCG(s, 4))
+			users, count := map[string]int64{}, 0
+			const last = 5
+			for n := uint64(1); n <= last; n++ {
+				for user, more := range produceRaw(t, k, rng, count, 300) {
+					users[user] += more
+				}
+				count += 300
+				if n == 1 || rng.IntN(2) == 0 { // the first machines have decided something before others come
+					eventually(t, "all rows so far", func() bool { return w.rows() == count })
+				}
+				if n < last {
+					fingerprint.Store(n + 1)
+					p.pipeline.RestartShards()
+				}
+			}
+			decided := func() bool {
+				w.tables.mu.Lock()
+				defer w.tables.mu.Unlock()
+				for user, want := range users {
+					if i := w.tables.incidents[user]; i.Kind != fmt.Sprint(last) || i.RequestIDsTotal != want {
+						return false
+					}
+				}
+				epochs := map[uint64]bool{}
+				for _, d := range w.tables.diagnoses {
+					epochs[d.Revision>>48] = true
+				}
+				return len(w.tables.diagnoses) == count && !epochs[1]
+			}
+			eventually(t, "all rows by the last machines", decided)
+			w.tables.mu.Lock()
+			before := maps.Clone(w.tables.progress)
+			w.tables.mu.Unlock()
+			for shard, pos := range before {
+				if pos.Fingerprint != last || pos.Epoch < 2 || pos.Epoch > last {
+					t.Errorf("shard %d is at %+v, want fingerprint %d in an epoch from 2 to %d", shard, pos, last, last)
+				}
+			}
+			// The same machines again begin no other epoch, and go on.
+			p.pipeline.RestartShards()
+			for user, more := range produceRaw(t, k, rng, count, 100) {
+				users[user] += more
+			}
+			count += 100
+			eventually(t, "rows after a restart that changes nothing", decided)
+			if err := p.stop(); err != nil {
+				t.Fatal(err)
+			}
+			w.check(t, count, users)
+			for shard, pos := range w.tables.progress {
+				if pos.Epoch != before[shard].Epoch {
+					t.Errorf("shard %d is in epoch %d, was in %d", shard, pos.Epoch, before[shard].Epoch)
+				}
+			}
+		})
 	}
 }
 

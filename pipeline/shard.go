@@ -107,7 +107,7 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		r.carried, r.candidates = true, upTo(progress.Incarnation)
 		return r, err
 	}
-	r, err := next("code, thresholds or catalogue have changed")
+	r, err := next("code, settings or catalogue have changed")
 	all := upTo(incarnation)
 	for _, n := range all {
 		if n.Taken <= all[0].Taken-replay {
@@ -149,6 +149,12 @@ type shard struct {
 	snapshotBuf  []byte
 	snapshotting atomic.Bool
 	writing      sync.WaitGroup
+
+	// What is told of the machine, see tell.
+	engineGauges      *engineGauges
+	counted           detectors.Stats // what the metrics hold of the machine
+	late, lateInBatch Lateness
+	statsAt, reportAt time.Time
 }
 
 // shards are those of this process.
@@ -164,10 +170,12 @@ type shards struct {
 
 	mu      sync.Mutex
 	durable map[int]sinks.Position
+	reports map[int]ShardReport
 }
 
 func newShards(c Config, d Dependencies, log *slog.Logger, m *metrics, h *health) *shards {
-	return &shards{config: c, deps: d, log: log, metrics: m, health: h, held: map[int]*shard{}, committed: map[int]int64{}, durable: map[int]sinks.Position{}}
+	return &shards{config: c, deps: d, log: log, metrics: m, health: h, held: map[int]*shard{}, committed: map[int]int64{}, durable: map[int]sinks.Position{},
+		reports: map[int]ShardReport{}}
 }
 
 // onDurable takes positions that the sink has stored.
@@ -196,6 +204,7 @@ func (m *shards) serve(ctx context.Context, mem member, ids []int) error {
 	for id := range m.held {
 		if !slices.Contains(ids, id) {
 			delete(m.held, id)
+			m.forget(id)
 		}
 	}
 	var wg sync.WaitGroup
@@ -300,7 +309,10 @@ func (s *shard) run(ctx context.Context) error {
 		},
 	})
 	defer reader.Close()
+	s.engineGauges = m.metrics.engine.shard(s.id)
+	defer s.tellAll()
 	for {
+		s.tell(time.Now())
 		batch, err := reader.Next(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -326,6 +338,7 @@ func (s *shard) newMachine() (err error) {
 	if s.machine, err = s.shards.deps.NewMachine(uint32(s.id), uint32(s.shards.config.Partitions)); err != nil {
 		return fmt.Errorf("make the state machine of shard %d: %w", s.id, err)
 	}
+	s.counted = detectors.Stats{}
 	return nil
 }
 
@@ -354,6 +367,9 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 		m.metrics.rows.WithLabelValues("diagnoses").Add(float64(rows))
 		m.metrics.rows.WithLabelValues("incidents").Add(float64(incidents))
 		m.metrics.rows.WithLabelValues("incident_members").Add(float64(members))
+		m.metrics.engine.lateness.add(&s.lateInBatch)
+		s.late.add(&s.lateInBatch)
+		s.lateInBatch = Lateness{}
 		if s.gauges != nil && applied > 0 {
 			s.gauges.received.Set(float64(s.message.ReceivedMs) / 1000)
 		}
@@ -376,6 +392,9 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 		} else {
 			s.machine.Apply(&s.message, rec.Offset, &s.rows)
 			applied++
+			if emit {
+				s.observeLateness(&s.message)
+			}
 		}
 		next := s.position
 		next.Offset = rec.Offset

@@ -239,7 +239,7 @@ func containsFold(s, word string) bool {
 }
 
 // CompactFor makes the small form of src in dst, for the entities topic's roles other than user and service principal: ids,
-// times, category, code, user, application, resource, address, network, client, user agent, protocol and country, and of the
+// times, category, code, user (the identifier where there is no id), application, resource, address, network, client, user agent, protocol and country, and of the
 // policies those that failed, with id, name, result and controls; of the device whether it is joined or managed. Texts are cut as Compact cuts them; the failure text
 // stays only where no code names the failure, or its code has two meanings (50053). dst is overwritten; its nested messages are used again. Its strings alias
 // those of src.
@@ -253,8 +253,8 @@ func CompactFor(dst, src *SignIn) {
 		dst.FailureReason = Clip(src.FailureReason, maxName)
 	}
 	dst.UserId, dst.UserPrincipalName = Clip(src.UserId, maxName), Clip(src.UserPrincipalName, maxName)
-	if !IsGroupingID(dst.UserId) { // then the name that was typed may be all that tells two people apart
-		dst.SignInIdentifier = Clip(src.SignInIdentifier, maxName)
+	if !IsGroupingID(src.UserId) && src.SignInIdentifier != src.UserPrincipalName {
+		dst.SignInIdentifier = Clip(src.SignInIdentifier, maxName) // all that may tell one person from another
 	}
 	dst.UserType = src.UserType
 	dst.TrustType, dst.IsCompliant, dst.IsManaged = Clip(src.TrustType, maxName), src.IsCompliant, src.IsManaged

@@ -14,7 +14,9 @@ import (
 
 	"github.com/sethvargo/go-envconfig"
 
+	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/lookup"
+	"github.com/signindiag/signindiag/sinks"
 )
 
 // envPrefix begins the name of every environment variable that signindiag reads.
@@ -29,7 +31,8 @@ type config struct {
 	Catalogue  catalogueConfig  `env:", prefix=CATALOGUE_"`
 	HTTP       httpConfig       `env:", prefix=HTTP_"`
 	Log        logConfig        `env:", prefix=LOG_"`
-	Thresholds thresholdsConfig `env:", prefix=THRESHOLD_"`
+	Settings   settingsConfig   `env:", prefix=SETTINGS_"`
+	Alerts     alertsConfig     `env:", prefix=ALERTS_"`
 }
 
 type kafkaConfig struct {
@@ -87,10 +90,30 @@ type logConfig struct {
 	Format string `env:"FORMAT, default=text"`
 }
 
-type thresholdsConfig struct {
-	RepeatedFailures       int           `env:"REPEATED_FAILURES, default=5"`
-	RepeatedFailuresWindow time.Duration `env:"REPEATED_FAILURES_WINDOW, default=48h"`
+type settingsConfig struct {
+	File string `env:"FILE"`
 }
+
+// alertsConfig says who is told of incidents; nobody is without a receiver. The webhook's address is a secret, since such
+// addresses often hold one.
+type alertsConfig struct {
+	AlertmanagerURLs     []string      `env:"ALERTMANAGER_URLS"`
+	AlertmanagerUsername string        `env:"ALERTMANAGER_USERNAME"`
+	AlertmanagerPassword secret        `env:"ALERTMANAGER_PASSWORD"`
+	AlertmanagerToken    secret        `env:"ALERTMANAGER_TOKEN"`
+	WebhookURL           secret        `env:"WEBHOOK_URL"`
+	WebhookSecret        secret        `env:"WEBHOOK_SECRET"`
+	TLSCAFile            string        `env:"TLS_CA_FILE"`
+	PageURL              string        `env:"PAGE_URL"`
+	MinSeverity          string        `env:"MIN_SEVERITY, default=medium"`
+	MaxAge               time.Duration `env:"MAX_AGE, default=48h"`
+	Quiet                time.Duration `env:"QUIET, default=1h"`
+	Interval             time.Duration `env:"INTERVAL, default=10s"`
+	Resend               time.Duration `env:"RESEND, default=1m"`
+}
+
+// configured reports whether there is a receiver.
+func (c *alertsConfig) configured() bool { return len(c.AlertmanagerURLs) > 0 || c.WebhookURL != "" }
 
 // secret is a text that no log, error text or page may show.
 type secret string
@@ -220,13 +243,48 @@ func (c *config) validate() error {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		wrong("LOG_FORMAT", c.Log.Format, "text or json")
 	}
-	if c.Thresholds.RepeatedFailures < 2 {
-		wrong("THRESHOLD_REPEATED_FAILURES", c.Thresholds.RepeatedFailures, "2 or more")
+	for _, address := range c.Alerts.AlertmanagerURLs {
+		// The address is not repeated: a password may stand in it.
+		if !httpAddress(address) {
+			wrong("ALERTS_ALERTMANAGER_URLS", "[set]", "addresses such as http://alertmanager:9093, separated by commas, user name and password apart")
+		}
 	}
-	if c.Thresholds.RepeatedFailuresWindow < time.Minute || c.Thresholds.RepeatedFailuresWindow > 48*time.Hour {
-		wrong("THRESHOLD_REPEATED_FAILURES_WINDOW", c.Thresholds.RepeatedFailuresWindow, "1m to 48h")
+	if address := string(c.Alerts.WebhookURL); address != "" && !httpAddress(address) {
+		wrong("ALERTS_WEBHOOK_URL", c.Alerts.WebhookURL, "an address such as https://alerts.example.org/incidents, without user name and password")
+	}
+	if c.Alerts.PageURL != "" && !httpAddress(c.Alerts.PageURL) {
+		wrong("ALERTS_PAGE_URL", c.Alerts.PageURL, "the address under which people reach the page, such as https://signindiag.example.org")
+	}
+	if c.Alerts.AlertmanagerToken != "" && c.Alerts.AlertmanagerUsername != "" {
+		errs = append(errs, fmt.Errorf("  %sALERTS_ALERTMANAGER_TOKEN and _USERNAME: expected one of them", envPrefix))
+	}
+	switch c.Alerts.MinSeverity {
+	case detectors.SeverityInfo, detectors.SeverityLow, detectors.SeverityMedium, detectors.SeverityHigh, detectors.SeverityCritical:
+	default:
+		wrong("ALERTS_MIN_SEVERITY", c.Alerts.MinSeverity, "info, low, medium, high or critical")
+	}
+	for _, d := range []struct {
+		name          string
+		value         time.Duration
+		least, most   time.Duration
+		expectedRange string
+	}{
+		{"ALERTS_MAX_AGE", c.Alerts.MaxAge, time.Minute, sinks.MaxAlertAge, "1m to 168h"},
+		{"ALERTS_QUIET", c.Alerts.Quiet, time.Minute, sinks.MaxAlertAge, "1m to 168h"},
+		{"ALERTS_INTERVAL", c.Alerts.Interval, time.Second, time.Hour, "1s to 1h"},
+		{"ALERTS_RESEND", c.Alerts.Resend, 10 * time.Second, time.Hour, "10s to 1h"},
+	} {
+		if d.value < d.least || d.value > d.most {
+			wrong(d.name, d.value, d.expectedRange)
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// httpAddress reports whether s is the address of an HTTP server without a user name and a password in it.
+func httpAddress(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil
 }
 
 // identifier reports whether s can stand unquoted as a ClickHouse identifier.

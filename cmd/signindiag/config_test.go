@@ -65,7 +65,12 @@ func TestConfigurationErrorsNameVariables(t *testing.T) {
 		{"LOG_LEVEL", "loud", "debug"},
 		{"LOG_FORMAT", "xml", "text or json"},
 		{"SNAPSHOTS_URL", "no-url", "file:///"},
-		{"THRESHOLD_REPEATED_FAILURES", "1", "2 or more"},
+		{"ALERTS_ALERTMANAGER_URLS", "alertmanager:9093", "http://alertmanager:9093"},
+		{"ALERTS_WEBHOOK_URL", "https://ada:hunter2@example.org/", "[set]"},
+		{"ALERTS_PAGE_URL", "signindiag", "https://signindiag.example.org"},
+		{"ALERTS_MIN_SEVERITY", "loud", "info, low, medium, high or critical"},
+		{"ALERTS_QUIET", "0s", "1m to 168h"},
+		{"ALERTS_MAX_AGE", "1000h", "1m to 168h"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := loadConfig(context.Background(), envconfig.MapLookuper(map[string]string{envPrefix + test.name: test.value}))
@@ -81,13 +86,15 @@ func TestConfigurationErrorsNameVariables(t *testing.T) {
 
 func TestConfigurationHidesSecrets(t *testing.T) {
 	c, err := loadConfig(context.Background(), envconfig.MapLookuper(map[string]string{
-		envPrefix + "KAFKA_SASL_MECHANISM":    "PLAIN",
-		envPrefix + "KAFKA_SASL_USERNAME":     "$ConnectionString",
-		envPrefix + "KAFKA_SASL_PASSWORD":     "hunter2",
-		envPrefix + "CLICKHOUSE_PASSWORD":     "hunter2",
-		envPrefix + "HTTP_TOKENS":             "hunter2hunter2hunter2=records",
-		envPrefix + "KAFKA_RAW_TOPICS":        "a,b",
-		envPrefix + "THRESHOLD_WHATEVER_ELSE": "ignored",
+		envPrefix + "KAFKA_SASL_MECHANISM":  "PLAIN",
+		envPrefix + "KAFKA_SASL_USERNAME":   "$ConnectionString",
+		envPrefix + "KAFKA_SASL_PASSWORD":   "hunter2",
+		envPrefix + "CLICKHOUSE_PASSWORD":   "hunter2",
+		envPrefix + "HTTP_TOKENS":           "hunter2hunter2hunter2=records",
+		envPrefix + "ALERTS_WEBHOOK_URL":    "https://example.org/hunter2",
+		envPrefix + "ALERTS_WEBHOOK_SECRET": "hunter2",
+		envPrefix + "KAFKA_RAW_TOPICS":      "a,b",
+		envPrefix + "WHATEVER_ELSE":         "ignored",
 	}))
 	if err != nil {
 		t.Fatal(err)

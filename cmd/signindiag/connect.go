@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/pipeline"
 	chschema "github.com/signindiag/signindiag/schemas/clickhouse"
 	"github.com/signindiag/signindiag/sinks"
@@ -56,12 +55,21 @@ func (c *clickHouseConfig) tables() chschema.Options {
 	}
 }
 
-// settings returns the settings of the tenants.
-func (c thresholdsConfig) settings() *detectors.Settings {
-	s := detectors.DefaultSettings()
-	s.Default.Thresholds.RepeatedFailures.Count = c.RepeatedFailures
-	s.Default.Thresholds.RepeatedFailures.Window = c.RepeatedFailuresWindow
-	return s
+// outbox returns the receivers of alerts and what they are sent; who opens it adds the rest.
+func (c *alertsConfig) outbox() (sinks.OutboxConfig, error) {
+	settings, err := tlsConfig(true, c.TLSCAFile, "ALERTS_TLS_CA_FILE")
+	if err != nil {
+		return sinks.OutboxConfig{}, err
+	}
+	o := sinks.OutboxConfig{MinSeverity: c.MinSeverity, MaxAge: c.MaxAge, Quiet: c.Quiet, Interval: c.Interval, Resend: c.Resend, PageURL: c.PageURL}
+	for _, address := range c.AlertmanagerURLs {
+		o.Alertmanagers = append(o.Alertmanagers, sinks.AlertmanagerConfig{URL: address, Username: c.AlertmanagerUsername,
+			Password: string(c.AlertmanagerPassword), Token: string(c.AlertmanagerToken), TLS: settings})
+	}
+	if c.WebhookURL != "" {
+		o.Webhook = &sinks.WebhookConfig{URL: string(c.WebhookURL), Secret: string(c.WebhookSecret), TLS: settings}
+	}
+	return o, nil
 }
 
 // connection returns how to reach Kafka.

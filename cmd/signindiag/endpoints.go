@@ -20,6 +20,8 @@ type endpoints struct {
 	HTTP       string `json:"http"`
 	// Catalogue is the file of changes of the catalogue, "" for none: texts are rendered by who shows them.
 	Catalogue string `json:"catalogue,omitempty"`
+	// Settings is the file of settings, "" for none.
+	Settings string `json:"settings,omitempty"`
 }
 
 // endpointsFile is the file's name inside the data directory.

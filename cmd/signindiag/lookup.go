@@ -27,6 +27,8 @@ type opened struct {
 	store    *lookup.Store
 	renderer detectors.Renderer
 	conn     driver.Conn
+	// settings is the file of settings of the running up, "" where none is known.
+	settings string
 }
 
 func (o opened) close() { _ = o.conn.Close() } // nothing was written that could be lost
@@ -51,7 +53,7 @@ func (f storeFlags) open(ctx context.Context) (opened, error) {
 			return opened{}, err
 		}
 		server = sinks.Server{Address: []string{running.ClickHouse}, Database: running.Database}
-		c.Catalogue.File = running.Catalogue
+		c.Catalogue.File, c.Settings.File = running.Catalogue, running.Settings
 	}
 	cat, err := c.Catalogue.load()
 	if err != nil {
@@ -62,7 +64,7 @@ func (f storeFlags) open(ctx context.Context) (opened, error) {
 		return opened{}, err
 	}
 	store := lookup.NewStore(conn, cat, nil)
-	return opened{store: store, renderer: detectors.Renderer{Catalogue: cat}, conn: conn}, nil
+	return opened{store: store, renderer: detectors.Renderer{Catalogue: cat}, conn: conn, settings: c.Settings.File}, nil
 }
 
 // printJSON prints v indented.

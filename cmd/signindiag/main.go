@@ -26,6 +26,7 @@ type cli struct {
 	Lookup   lookupCommand   `cmd:"" help:"Look up a sign-in by correlationId or requestId."`
 	Search   searchCommand   `cmd:"" help:"Search sign-ins by user, application, address and time."`
 	Incident incidentCommand `cmd:"" name:"incidents" help:"List incidents, or show one."`
+	Tune     tuneCommand     `cmd:"" help:"Incidents gained and lost by other thresholds."`
 	Codes    codesCommand    `cmd:"" help:"Explain an error code, or list codes and scenarios."`
 	Scenario scenarioCommand `cmd:"" help:"Run scenario files: sign-ins in, expected diagnoses out."`
 	Generate generateCommand `cmd:"" help:"Generate realistic sign-in records."`

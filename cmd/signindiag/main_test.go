@@ -11,14 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/signindiag/signindiag/embedded"
+	"github.com/signindiag/signindiag/embedded/embeddedtest"
 	"github.com/signindiag/signindiag/schemas/synthetic"
 )
 
-func TestMain(m *testing.M) {
-	embedded.ClickHouseMain()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { embeddedtest.Main(m) }
 
 // call runs a command in this process.
 func call(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
@@ -67,7 +64,7 @@ func TestExplainJSONIsTheContract(t *testing.T) {
 		"client_app", "address", "error_code", "outcome", "attempt_id", "attempt_outcome", "scenario", "also", "severity", "summary", "evidence",
 		"actions", "links", "unknown", "incidents", "revision"}
 	incident := []string{"type", "incident_id", "kind", "severity", "entity", "tenant_id", "first_seen", "last_seen", "users", "addresses",
-		"applications", "devices", "operating_systems", "client_apps", "counts", "outcome", "request_ids", "request_ids_total", "also"}
+		"applications", "devices", "operating_systems", "client_apps", "counts", "outcome", "request_ids", "request_ids_total", "also", "joined"}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if len(lines) != 6 {
 		t.Fatalf("%d lines, want 5 diagnoses and an incident:\n%s", len(lines), out)

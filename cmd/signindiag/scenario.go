@@ -13,11 +13,20 @@ type scenarioCommand struct {
 	Files  []string `arg:"" help:"Scenario files; detectors/scenariofile/README.md describes the language." type:"path"`
 	Format string   `enum:"text,json" default:"text" help:"text for people, json for programs."`
 	catalogueFlag
+	settingsFlag
 }
 
 // Run runs every file and fails when an expectation of any is not met.
 func (c scenarioCommand) Run(ctx context.Context, std streams) error {
-	cat, err := c.load(ctx)
+	configuration, err := c.configure(ctx)
+	if err != nil {
+		return err
+	}
+	cat, err := configuration.Catalogue.load()
+	if err != nil {
+		return err
+	}
+	tenants, err := c.loadSettings(configuration)
 	if err != nil {
 		return err
 	}
@@ -36,7 +45,7 @@ func (c scenarioCommand) Run(ctx context.Context, std streams) error {
 			failed = true
 			continue
 		}
-		result, err := scenariofile.Run(file, scenariofile.Options{Engine: detectors.Options{Catalogue: cat}})
+		result, err := scenariofile.Run(file, scenariofile.Options{Engine: detectors.Options{Catalogue: cat, Settings: tenants}})
 		if err != nil {
 			return fmt.Errorf("run %s: %w", path, err)
 		}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -37,6 +39,10 @@ type system struct {
 	kafka     *pipeline.Kafka
 	server    *lookup.Server
 	address   net.Addr
+	// settings are those in force. reload replaces them.
+	settings     atomic.Pointer[detectors.Settings]
+	settingsInfo *prometheus.GaugeVec
+	outbox       *sinks.Outbox // nil without a receiver of alerts
 }
 
 // systemOptions say what of a system is wanted beside what the configuration tells.
@@ -45,12 +51,16 @@ type systemOptions struct {
 	pipeline bool
 	// api is false for a pipeline without an API.
 	api bool
+	// alerts sends incidents to the receivers that are configured.
+	alerts bool
 	// singleProcess reads all partitions without a consumer group.
 	singleProcess bool
 	// rawPartitions is the number of partitions that missing raw topics are made with, 0 to make none.
 	rawPartitions int
 	// httpAddress overrides the configured address.
 	httpAddress string
+	// settings of the tenants, for a pipeline; nil means the defaults.
+	settings *detectors.Settings
 	// demo marks the pages as showing made-up records.
 	demo bool
 }
@@ -91,11 +101,36 @@ func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOption
 			return nil, err
 		}
 	}
+	if o.alerts && c.Alerts.configured() {
+		if err := s.openOutbox(o); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// openOutbox makes what sends alerts. Nothing that it does or fails to do holds up the pipeline or makes it unready.
+func (s *system) openOutbox(options systemOptions) error {
+	o, err := s.config.Alerts.outbox()
+	if err != nil {
+		return err
+	}
+	o.Conn, o.Database, o.Renderer, o.Logger, o.Registerer = s.conn, s.config.ClickHouse.Database, s.renderer, s.log, s.registry
+	o.Alone = options.singleProcess
+	if tcp, ok := s.address.(*net.TCPAddr); ok && o.PageURL == "" && tcp.IP.IsLoopback() {
+		o.PageURL = "http://" + s.address.String()
+	}
+	s.outbox, err = sinks.NewOutbox(o)
+	return err
 }
 
 func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) {
 	c := s.config
+	s.settingsInfo = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "signindiag_settings_info", Help: "1 for the settings in force, by their fingerprint.",
+	}, []string{"fingerprint"})
+	s.registry.MustRegister(s.settingsInfo)
+	s.use(cmp.Or(o.settings, detectors.DefaultSettings()))
 	if s.kafka, err = pipeline.OpenKafka(c.Kafka.connection()); err != nil {
 		return err
 	}
@@ -133,7 +168,7 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 		Kafka: s.kafka,
 		NewMachine: func(shard, shards uint32) (pipeline.Machine, error) {
 			return detectors.NewEngine(detectors.Options{
-				Catalogue: s.catalogue, Settings: c.Thresholds.settings(), Shard: shard, Shards: shards,
+				Catalogue: s.catalogue, Settings: s.settings.Load(), Shard: shard, Shards: shards,
 			})
 		},
 		Wanted: detectors.WantedRoles(), Catalogue: s.catalogue,
@@ -177,6 +212,17 @@ func (s *system) openServer(ctx context.Context, o systemOptions) error {
 		Demo:       o.demo,
 	}
 	if s.pipeline != nil {
+		settings.Engine = func() []lookup.EngineShard { return engineShards(s.pipeline) }
+		ready := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signindiag_ready", Help: "1 while rows flow, 0 when /readyz says why they do not."},
+			func() float64 {
+				if s.pipeline.Ready() != nil {
+					return 0
+				}
+				return 1
+			})
+		if err := s.registry.Register(ready); err != nil {
+			return fmt.Errorf("register the metric of readiness: %w", err)
+		}
 		settings.Ready = func(context.Context) []string {
 			if err := s.pipeline.Ready(); err != nil {
 				return []string{err.Error()}
@@ -206,16 +252,20 @@ func (s *system) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	parts := 0
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
 	start := func(run func() error) {
 		parts++
 		go func() { ended <- run() }()
 	}
 	if s.pipeline != nil {
 		start(func() error { return s.pipeline.Run(ctx) })
+		defer s.reloadOnSignal(ctx, cancel)()
 	}
 	if s.server != nil {
 		start(s.server.Serve)
+	}
+	if s.outbox != nil {
+		start(func() error { return s.outbox.Run(ctx) })
 	}
 	var errs []error
 	select {
@@ -256,11 +306,12 @@ func newServiceLogger(c *config) (*slog.Logger, error) { return newLogger(os.Std
 
 type runCommand struct {
 	catalogueFlag
+	settingsFlag
 }
 
 // Run runs the pipeline and the API on external servers until a signal ends it.
-func (r runCommand) Run(ctx context.Context) error {
-	c, err := r.configure(ctx)
+func (command runCommand) Run(ctx context.Context) error {
+	c, err := command.configure(ctx)
 	if err != nil {
 		return err
 	}
@@ -270,11 +321,15 @@ func (r runCommand) Run(ctx context.Context) error {
 	if c.Snapshots.URL == "" {
 		return errors.New("SIGNINDIAG_SNAPSHOTS_URL is not set: expected where state is kept, such as file:///var/lib/signindiag/snapshots")
 	}
+	tenants, err := command.loadSettings(c)
+	if err != nil {
+		return err
+	}
 	log, err := newServiceLogger(c)
 	if err != nil {
 		return err
 	}
-	options := systemOptions{pipeline: true, api: true}
+	options := systemOptions{pipeline: true, api: true, alerts: true, settings: tenants}
 	if c.Kafka.CreateTopics {
 		options.rawPartitions = rawPartitionsOfNewTopic
 	}

@@ -48,6 +48,7 @@ type upCommand struct {
 	Seed   uint64   `default:"1" help:"Seed of the demo's traffic."`
 	Quiet  bool     `help:"Log warnings and errors only."`
 	catalogueFlag
+	settingsFlag
 }
 
 // Run starts everything on this machine and stops it when ctx ends.
@@ -68,6 +69,10 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	}
 	if _, err := configuration.Catalogue.load(); err != nil {
 		return err // before minutes of starting, too
+	}
+	tenants, err := c.loadSettings(configuration)
+	if err != nil {
+		return err
 	}
 	dir := c.Data
 	if dir == "" {
@@ -112,7 +117,7 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	}
 	configuration.embed(broker.Address(), engine.Address(), snapshots)
 
-	options := systemOptions{pipeline: true, api: true, singleProcess: true, rawPartitions: rawPartitionsOfNewTopic, demo: c.Demo}
+	options := systemOptions{pipeline: true, api: true, alerts: true, singleProcess: true, rawPartitions: rawPartitionsOfNewTopic, demo: c.Demo, settings: tenants}
 	options.httpAddress, err = c.httpAddress(configuration)
 	if err != nil {
 		return err
@@ -143,7 +148,14 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	address := endpoints{
 		PID: os.Getpid(), Kafka: broker.Address(), RawTopic: configuration.Kafka.RawTopics[0],
 		ClickHouse: engine.Address(), Database: configuration.ClickHouse.Database, HTTP: "http://" + s.address.String(),
-		Catalogue: configuration.Catalogue.File,
+		Catalogue: configuration.Catalogue.File, Settings: configuration.Settings.File,
+	}
+	if address.Settings != "" {
+		// Other commands find it from where they run.
+		if address.Settings, err = filepath.Abs(address.Settings); err != nil {
+			cancel(nil)
+			return errors.Join(fmt.Errorf("find the settings: %w", err), <-ended)
+		}
 	}
 	if err := writeEndpoints(dir, address); err != nil {
 		cancel(nil)

@@ -3,6 +3,7 @@
 package inmemory
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -34,6 +35,11 @@ type Runner struct {
 	rows    detectors.Rows
 	offset  int64
 	counts  Counts
+	held    []heldRecord
+	block   []byte // free memory for records that are held
+
+	followers     []*Runner
+	incidentsOnly bool
 
 	diagnoses map[diagnosisKey]int
 	incidents map[incidentKey]int
@@ -77,11 +83,79 @@ func New(options detectors.Options) (*Runner, error) {
 // and event times are then never clamped. broken is called for every value that is no record, with its index and the
 // decoder's *schemas.RecordError; nil ignores them, they are counted all the same.
 func (r *Runner) Feed(message []byte, received time.Time, broken func(index int, err error)) {
-	receivedMilliseconds := int64(0)
-	if !received.IsZero() {
-		receivedMilliseconds = received.UnixMilli()
-	}
 	r.source.Offset++
+	r.decode(message, received, broken, func(index int, signIn *schemas.SignIn) {
+		r.source.Index = uint32(index)
+		r.apply(signIn, milliseconds(received))
+	})
+}
+
+// Follow lets r apply every record that leader applies from now on, so that two engines see the same. r itself is not fed.
+func (r *Runner) Follow(leader *Runner) { leader.followers = append(leader.followers, r) }
+
+// KeepIncidentsOnly makes r forget diagnoses, so that its memory does not grow with the records: Result has none.
+func (r *Runner) KeepIncidentsOnly() { r.incidentsOnly = true }
+
+func milliseconds(received time.Time) int64 {
+	if received.IsZero() {
+		return 0
+	}
+	return received.UnixMilli()
+}
+
+// heldRecord is a record until Release applies it.
+type heldRecord struct {
+	eventTime, processingTime, received int64
+	request                             uint64 // hash of the request id
+	record                              []byte
+}
+
+// heldBlockSize is the size of the blocks of memory in which records are held.
+const heldBlockSize = 1 << 20
+
+// Hold is Feed for exports, which come in any order, often newest first: it keeps the records, about 0.7 KB and 56 bytes for
+// each, until Release applies them in the order of event time. Records with the same event time are taken in an order of their
+// own (request id, processing time, content) and not that of the input, so that the same records give the same rows however
+// they are ordered and split into messages.
+func (r *Runner) Hold(message []byte, received time.Time, broken func(index int, err error)) {
+	r.decode(message, received, broken, func(_ int, signIn *schemas.SignIn) {
+		n := signIn.SizeVT()
+		if len(r.block) < n {
+			r.block = make([]byte, max(n, heldBlockSize))
+		}
+		record := r.block[:n:n]
+		r.block = r.block[n:]
+		if _, err := signIn.MarshalToSizedBufferVT(record); err != nil {
+			// A decoded record can always be encoded; only memory that someone changes meanwhile could break it.
+			panic(fmt.Sprintf("encode record %q: %v", signIn.RequestId, err))
+		}
+		r.held = append(r.held, heldRecord{signIn.EventTime, signIn.ProcessingTime, milliseconds(received), schemas.Hash64(signIn.RequestId), record})
+	})
+}
+
+// Release applies what is held and lets it go.
+func (r *Runner) Release() error {
+	slices.SortFunc(r.held, func(a, b heldRecord) int {
+		return cmp.Or(cmp.Compare(a.eventTime, b.eventTime), cmp.Compare(a.request, b.request), cmp.Compare(a.processingTime, b.processingTime),
+			bytes.Compare(a.record, b.record))
+	})
+	var signIn schemas.SignIn
+	for i := range r.held {
+		h := &r.held[i]
+		signIn.ResetVT()
+		if err := signIn.UnmarshalVTUnsafe(h.record); err != nil {
+			return fmt.Errorf("decode a record that is held in memory: %w", err)
+		}
+		r.source.Offset++
+		r.source.Index = 0
+		r.apply(&signIn, h.received)
+	}
+	r.held, r.block = nil, nil
+	return nil
+}
+
+// decode calls each for every sign-in record of a message, compacted; it belongs to the decoder.
+func (r *Runner) decode(message []byte, received time.Time, broken func(index int, err error), each func(index int, signIn *schemas.SignIn)) {
 	r.decoder.Decode(message, received, func(index int, decoded *schemas.Decoded) {
 		switch decoded.Kind {
 		case schemas.KindOtherCategory:
@@ -94,17 +168,24 @@ func (r *Runner) Feed(message []byte, received time.Time, broken func(index int,
 		case schemas.KindSignIn:
 			r.counts.SignIns++
 			schemas.Compact(decoded.SignIn)
-			r.source.Index = uint32(index)
-			r.dealer.Deal(decoded.SignIn, 1, detectors.WantedRoles(), func(_ uint32, roles schemas.RoleSet) {
-				r.message.Source, r.message.Roles = &r.source, uint32(roles)
-				r.message.ReceivedMs, r.message.SignIn = receivedMilliseconds, decoded.SignIn
-				r.offset++
-				r.rows.Reset()
-				r.engine.Apply(&r.message, r.offset, &r.rows)
-				r.keep()
-			})
+			each(index, decoded.SignIn)
 		}
 	})
+}
+
+func (r *Runner) apply(signIn *schemas.SignIn, received int64) {
+	r.dealer.Deal(signIn, 1, detectors.WantedRoles(), func(_ uint32, roles schemas.RoleSet) {
+		r.message.Source, r.message.Roles = &r.source, uint32(roles)
+		r.message.ReceivedMs, r.message.SignIn = received, signIn
+		r.offset++
+		r.rows.Reset()
+		r.engine.Apply(&r.message, r.offset, &r.rows)
+		r.keep()
+	})
+	for _, f := range r.followers {
+		f.source.Offset, f.source.Index = r.source.Offset, r.source.Index
+		f.apply(signIn, received)
+	}
 }
 
 // Restart replaces the engine by a new one that is restored from a snapshot, as a restart of the process does.
@@ -126,6 +207,9 @@ func (r *Runner) Counts() Counts { return r.counts }
 
 // keep takes the rows of one Apply call, each replacing an older revision of its key.
 func (r *Runner) keep() {
+	if r.incidentsOnly {
+		r.rows.Diagnoses = r.rows.Diagnoses[:0]
+	}
 	for i := range r.rows.Diagnoses {
 		d := r.rows.Diagnoses[i].Clone()
 		key := diagnosisKey{d.CorrelationID, d.RequestID, d.TenantID}
@@ -158,9 +242,33 @@ func (r *Runner) keep() {
 	}
 }
 
-// Result returns the rows so far. Every diagnosis names all incidents that its record belongs to, those included that
-// became known later. The Runner must not be fed afterwards.
+// Result returns the rows so far, incidents of one story joined into one. Every diagnosis names all incidents that its record
+// belongs to, those included that became known later. The Runner must not be fed afterwards.
 func (r *Runner) Result() Result {
+	r.result.Incidents = detectors.Join(r.result.Incidents, detectors.Overlaps(r.result.Members))
+	leader := map[incidentKey]string{}
+	for i := range r.result.Incidents {
+		for _, id := range r.result.Incidents[i].Joined {
+			leader[incidentKey{r.result.Incidents[i].TenantID, id}] = r.result.Incidents[i].IncidentID
+		}
+	}
+	r.result.Members = slices.DeleteFunc(r.result.Members, func(m detectors.IncidentMember) bool {
+		id, ok := leader[incidentKey{m.TenantID, m.IncidentID}]
+		_, both := r.members[memberKey{m.CorrelationID, m.RequestID, m.TenantID, id}]
+		return ok && both
+	})
+	for i := range r.result.Members {
+		m := &r.result.Members[i]
+		m.IncidentID = cmp.Or(leader[incidentKey{m.TenantID, m.IncidentID}], m.IncidentID)
+	}
+	for i := range r.result.Diagnoses {
+		d := &r.result.Diagnoses[i]
+		for k, id := range d.Incidents {
+			d.Incidents[k] = cmp.Or(leader[incidentKey{d.TenantID, id}], id)
+		}
+		slices.Sort(d.Incidents)
+		d.Incidents = slices.Compact(d.Incidents)
+	}
 	for _, m := range r.result.Members {
 		if at, ok := r.diagnoses[diagnosisKey{m.CorrelationID, m.RequestID, m.TenantID}]; ok {
 			d := &r.result.Diagnoses[at]

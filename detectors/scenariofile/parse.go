@@ -4,7 +4,9 @@
 package scenariofile
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/signindiag/signindiag/detectors"
+	"github.com/signindiag/signindiag/detectors/settings"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/schemas/synthetic"
 )
@@ -47,7 +50,8 @@ type File struct {
 	// Thresholds of the statement threshold; nil where the file sets none.
 	Thresholds *detectors.Thresholds
 
-	deliveries   []delivery // in order of arrival
+	said         map[*tenant]*detectors.TenantSettings // by the statements trusted, privileged and expectation
+	deliveries   []delivery                            // in order of arrival
 	expectations []expectation
 	labels       map[string]labelled
 	users        map[string]account // by name, and "tenant/name"
@@ -219,6 +223,9 @@ var statements = []struct {
 	{"date", (*parser).dateStatement},
 	{"delay", (*parser).delayStatement},
 	{"threshold", (*parser).threshold},
+	{"trusted", (*parser).trusted},
+	{"privileged", (*parser).privileged},
+	{"expectation", (*parser).expectation},
 	{"restart", (*parser).restart},
 }
 
@@ -534,6 +541,125 @@ func (p *parser) threshold() error {
 	}
 	p.file.Thresholds = &t
 	return nil
+}
+
+// says returns what the file says of the current tenant.
+func (p *parser) says() *detectors.TenantSettings {
+	s := p.file.said[p.tenant]
+	if s == nil {
+		s = new(detectors.TenantSettings)
+		if p.file.said == nil {
+			p.file.said = map[*tenant]*detectors.TenantSettings{}
+		}
+		p.file.said[p.tenant] = s
+	}
+	return s
+}
+
+func (p *parser) trusted() error {
+	for {
+		text, err := p.word("an address or a network, as in: trusted 203.0.113.0/24")
+		if err != nil {
+			return err
+		}
+		network, err := settings.ParsePrefix(text)
+		if err != nil {
+			return err
+		}
+		s := p.says()
+		s.TrustedAddresses = append(s.TrustedAddresses, network)
+		if !p.more() {
+			return nil
+		}
+	}
+}
+
+func (p *parser) privileged() error {
+	for {
+		name, err := p.word("a user, as in: privileged ada")
+		if err != nil {
+			return err
+		}
+		s := p.says()
+		s.PrivilegedUsers = append(s.PrivilegedUsers, p.who(name).upn)
+		if !p.more() {
+			return nil
+		}
+	}
+}
+
+// expectation reads what a tenant expects: words that narrow it, and expect with what should happen.
+func (p *parser) expectation() error {
+	const example = `as in: expectation "MFA for payroll" app Payroll expect mfa`
+	name, err := p.word("a name, " + example)
+	if err != nil {
+		return err
+	}
+	x := detectors.Expectation{Name: name}
+	lists := map[string]*[]string{"app": &x.Applications, "resource": &x.Resources, "client": &x.ClientApps, "country": &x.Countries}
+	for p.more() {
+		word, err := p.word("one of app, resource, client, country, user, except, noninteractive, expect, " + example)
+		if err != nil {
+			return err
+		}
+		if word == "noninteractive" {
+			x.NonInteractive = true
+			continue
+		}
+		value, err := p.word("a value of " + word + ", " + example)
+		if err != nil {
+			return err
+		}
+		switch list := lists[word]; {
+		case list != nil:
+			*list = append(*list, value)
+		case word == "user":
+			x.Users = append(x.Users, p.who(value).upn)
+		case word == "except":
+			if network, err := settings.ParsePrefix(value); err == nil {
+				x.ExceptAddresses = append(x.ExceptAddresses, network)
+			} else {
+				x.ExceptUsers = append(x.ExceptUsers, p.who(value).upn)
+			}
+		case word == "expect" && slices.Contains(settings.Expects(), value):
+			x.Expect = value
+		case word == "expect":
+			return fmt.Errorf("found expect %s; expected one of %s", value, strings.Join(settings.Expects(), ", "))
+		default:
+			return fmt.Errorf("found %s; expected one of app, resource, client, country, user, except, noninteractive, expect", word)
+		}
+	}
+	if x.Expect == "" {
+		return fmt.Errorf("%s; expected expect and one of %s", p.found(), strings.Join(settings.Expects(), ", "))
+	}
+	s := p.says()
+	s.Expectations = append(s.Expectations, x)
+	return nil
+}
+
+// settings returns the settings of a run: those given, with what the file says on top.
+func (f *File) settings(given *detectors.Settings) *detectors.Settings {
+	s := *cmp.Or(given, detectors.DefaultSettings())
+	s.Tenants = maps.Clone(s.Tenants)
+	if s.Tenants == nil {
+		s.Tenants = map[string]*detectors.TenantSettings{}
+	}
+	for t, said := range f.said {
+		own := *s.Of(t.id)
+		own.TrustedAddresses = slices.Concat(own.TrustedAddresses, said.TrustedAddresses)
+		own.PrivilegedUsers = slices.Concat(own.PrivilegedUsers, said.PrivilegedUsers)
+		own.Expectations = slices.Concat(own.Expectations, said.Expectations)
+		s.Tenants[t.id] = &own
+	}
+	if f.Thresholds != nil {
+		s.Default.Thresholds = *f.Thresholds
+		for id, t := range s.Tenants {
+			own := *t
+			own.Thresholds = *f.Thresholds
+			s.Tenants[id] = &own
+		}
+	}
+	return &s
 }
 
 func (p *parser) restart() error {

@@ -1,7 +1,6 @@
 package scenariofile
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,8 +14,8 @@ import (
 
 // Options of a run. The zero value runs the file once as it stands.
 type Options struct {
-	// Engine configures the detectors. Catalogue defaults to the embedded one; the file's threshold statements
-	// replace Thresholds.
+	// Engine configures the detectors. Catalogue defaults to the embedded one; the file's statements threshold
+	// replace the thresholds of Settings, and trusted, privileged and expectation add to its lists.
 	Engine detectors.Options
 	// RestartEvery restarts the engine from a snapshot after every so many records, beside the file's own
 	// restarts. What is expected must hold all the same.
@@ -102,11 +101,7 @@ func Run(f *File, o Options) (Result, error) {
 		}
 		o.Engine.Catalogue = known
 	}
-	if f.Thresholds != nil {
-		settings := *cmp.Or(o.Engine.Settings, detectors.DefaultSettings())
-		settings.Default.Thresholds = *f.Thresholds
-		o.Engine.Settings = &settings
-	}
+	o.Engine.Settings = f.settings(o.Engine.Settings)
 	runner, err := inmemory.New(o.Engine)
 	if err != nil {
 		return result, fmt.Errorf("run %s: %w", f.Name, err)

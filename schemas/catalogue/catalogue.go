@@ -2,8 +2,9 @@
 // actions, roles and links, loaded from embedded files and validated before use.
 //
 // The files are: codes.tsv (one line per error code), scenarios.yaml, incidents.yaml, actions.yaml,
-// roles.yaml, links.yaml, evidence.yaml, unknowns.yaml and sentences.yaml. Sentences in them are written in the small
-// template language of Template. LoadOverlay lays a file of the operator's over them. A Catalogue is immutable after Load and safe for concurrent use.
+// roles.yaml, links.yaml, evidence.yaml, words.yaml, unknowns.yaml and sentences.yaml. Sentences in them are written in the
+// small template language of Template. LoadOverlay lays a file of the operator's over them. A Catalogue is immutable after Load
+// and safe for concurrent use.
 package catalogue
 
 import (
@@ -49,6 +50,8 @@ type EvidenceKey struct {
 	Title string
 	// Index numbers the keys of a catalogue from 0 in the order of evidence.yaml.
 	Index int
+	// Told is true where a Why sentence tells the value, so that a viewer without the right misses something.
+	Told bool
 }
 
 // Outcome kinds of a code, from Microsoft's sign-in failure analysis workbook and the error code
@@ -176,6 +179,12 @@ type Action struct {
 // ActionNothing is the name of the action that is told where no other one applies. Its text holds no keys.
 const ActionNothing = "nothing"
 
+// Names of actions that stand in no scenario: package detectors tells them whatever the headline is.
+const (
+	ActionCompromised = "compromised" // before all others
+	ActionWithheld    = "withheld"    // in place of ActionNothing, to a viewer without the right to see why there is more to do
+)
+
 // hasKeys reports whether the text depends on a diagnosis.
 func (a *Action) hasKeys() bool {
 	return a.Text != nil && slices.ContainsFunc(a.Text.nodes, func(n node) bool { return n.op != opLiteral })
@@ -191,6 +200,8 @@ type Role struct {
 // Link is one document.
 type Link struct {
 	Name, Title, URL string
+	// When says which diagnoses the document is for: those for which it renders a text. nil is for all.
+	When *Template
 }
 
 // Unknown is something that a record may not tell.
@@ -216,6 +227,8 @@ type Catalogue struct {
 	links     map[string]*Link
 	unknowns  map[string]*Unknown
 	sentences map[string]*Template
+	words     map[Field]*Words
+	keyWords  map[*EvidenceKey]*Words
 	print     uint64
 }
 
@@ -249,20 +262,30 @@ func (c *Catalogue) CommonEvidence() []*EvidenceKey { return c.common }
 // Unknown returns what an unknown key means, or nil.
 func (c *Catalogue) Unknown(name string) *Unknown { return c.unknowns[name] }
 
+// Words returns how sentences say the values of a field; nil for as they are.
+func (c *Catalogue) Words(f Field) *Words { return c.words[f] }
+
+// KeyWords returns how sentences say the values of an evidence key; nil for as they are.
+func (c *Catalogue) KeyWords(key *EvidenceKey) *Words { return c.keyWords[key] }
+
 // Names of the sentences that the texts of every scenario share.
 const (
 	SentenceAttemptSucceeded         = "attempt_succeeded"
 	SentenceAttemptFailed            = "attempt_failed"
+	SentenceRisk                     = "risk"
 	SentenceMissingConditionalAccess = "missing_conditional_access"
 	SentenceMissingRisk              = "missing_risk"
+	SentenceMissingBoth              = "missing_conditional_access_and_risk"
 	SentenceMissingRaw               = "missing_raw"
 	// The Why sentences tell the evidence in the text form of a diagnosis; one that renders empty is left out.
 	SentenceWhyPolicy     = "why_policy"
+	SentenceWhyConditions = "why_conditions"
 	SentenceWhyReportOnly = "why_report_only"
 	SentenceWhyClient     = "why_client"
 	SentenceWhyDevice     = "why_device"
 	SentenceWhyMFA        = "why_mfa"
 	SentenceWhyPassword   = "why_password"
+	SentenceWhyAssessment = "why_assessment"
 	SentenceWhyRisk       = "why_risk"
 	SentenceWhyExternal   = "why_external"
 	SentenceWhyWorkload   = "why_workload"
@@ -271,13 +294,13 @@ const (
 
 // WhySentences lists the Why sentences in the order in which they are told.
 var WhySentences = []string{
-	SentenceWhyPolicy, SentenceWhyReportOnly, SentenceWhyMFA, SentenceWhyPassword, SentenceWhyRisk,
-	SentenceWhyDevice, SentenceWhyClient, SentenceWhyExternal, SentenceWhyWorkload, SentenceWhyFailures,
+	SentenceWhyPolicy, SentenceWhyConditions, SentenceWhyReportOnly, SentenceWhyMFA, SentenceWhyPassword,
+	SentenceWhyAssessment, SentenceWhyRisk, SentenceWhyDevice, SentenceWhyClient, SentenceWhyExternal, SentenceWhyWorkload, SentenceWhyFailures,
 }
 
 var sentenceNames = append([]string{
-	SentenceAttemptSucceeded, SentenceAttemptFailed,
-	SentenceMissingConditionalAccess, SentenceMissingRisk, SentenceMissingRaw,
+	SentenceAttemptSucceeded, SentenceAttemptFailed, SentenceRisk,
+	SentenceMissingConditionalAccess, SentenceMissingRisk, SentenceMissingBoth, SentenceMissingRaw,
 }, WhySentences...)
 
 // Sentence returns one of the shared sentences by its name. It is there for each of the Sentence constants.

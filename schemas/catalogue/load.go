@@ -17,13 +17,13 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-//go:embed codes.tsv scenarios.yaml incidents.yaml actions.yaml roles.yaml links.yaml evidence.yaml unknowns.yaml sentences.yaml
+//go:embed codes.tsv scenarios.yaml incidents.yaml actions.yaml roles.yaml links.yaml evidence.yaml words.yaml unknowns.yaml sentences.yaml
 var embedded embed.FS
 
 // Files lists the files that a catalogue consists of, in the order in which they are hashed.
 var Files = []string{
 	"codes.tsv", "scenarios.yaml", "incidents.yaml", "actions.yaml", "roles.yaml", "links.yaml",
-	"evidence.yaml", "unknowns.yaml", "sentences.yaml",
+	"evidence.yaml", "words.yaml", "unknowns.yaml", "sentences.yaml",
 }
 
 // folder is where the files stand in the repository, for errors.
@@ -66,6 +66,7 @@ func parse(fsys fs.FS, overlay *overlayFile) (*Catalogue, error) {
 			codes: map[int32]*Code{}, scenarios: map[string]*Scenario{}, incidents: map[string]*Incident{},
 			evidence: map[string]*EvidenceKey{}, actions: map[string]*Action{}, roles: map[string]*Role{},
 			links: map[string]*Link{}, unknowns: map[string]*Unknown{}, sentences: map[string]*Template{},
+			words: map[Field]*Words{}, keyWords: map[*EvidenceKey]*Words{},
 		},
 		used:    map[string]bool{},
 		overlay: overlay,
@@ -99,14 +100,16 @@ func parse(fsys fs.FS, overlay *overlayFile) (*Catalogue, error) {
 	}
 	p.cat.print = digest.Sum64()
 	p.roles()
-	p.links()
 	p.evidence()
+	p.words()
+	p.links()
 	p.unknowns()
 	p.sentences()
 	p.actions()
 	p.scenarios()
 	p.incidents()
 	p.codes()
+	p.used["action/"+ActionCompromised], p.used["action/"+ActionWithheld] = true, true
 	if len(p.findings) == 0 {
 		p.unused()
 	}
@@ -340,9 +343,13 @@ func (p *parser) url(entry *value, name, field string) string {
 }
 
 func (p *parser) links() {
-	p.entries("links", []string{"title", "url"}, func(name string, y *value) {
+	p.entries("links", []string{"title", "url", "when"}, func(name string, y *value) {
 		title, _ := p.need(y, name, "title")
-		p.cat.links[name] = &Link{Name: name, Title: title, URL: p.url(y, name, "url")}
+		l := &Link{Name: name, Title: title, URL: p.url(y, name, "url")}
+		if when, at := p.text(y, name, "when"); when != "" {
+			l.When = p.compile("["+when+"+]", at, name, "when", scopeDiagnosis)
+		}
+		p.cat.links[name] = l
 	})
 }
 
@@ -366,6 +373,52 @@ func (p *parser) evidence() {
 	})
 }
 
+// words ties each vocabulary to evidence keys and to fields of records and incidents.
+func (p *parser) words() {
+	p.entries("words", []string{"keys", "quote", "words"}, func(name string, y *value) {
+		w := &Words{Name: name, quote: p.oneOf(y, name, "quote", "true", "false") == "true", exact: map[string]string{}}
+		switch in := y.get("words"); {
+		case in == nil || in.kind == mapping && len(in.keys) == 0:
+			if !w.quote {
+				p.fail(y.at, "%s: neither words nor quote", name)
+			}
+		case in.kind == refused:
+		case in.kind != mapping:
+			p.fail(in.at, "%s: words is %s: expected a mapping such as {Mfa: multifactor authentication}", name, kindNames[in.kind])
+		default:
+			for _, token := range in.keys {
+				for _, other := range w.tokens {
+					if strings.EqualFold(other, token) && w.exact[other] != in.get(token).text {
+						p.fail(in.get(token).at, "%s: %s and %s differ in case only but not in their words", name, other, token)
+					}
+				}
+				w.exact[token], _ = p.need(in, name, token)
+				w.tokens = append(w.tokens, token)
+			}
+		}
+		slices.Sort(w.tokens)
+		keys := p.texts(y.get("keys"), name, "keys")
+		if len(keys) == 0 {
+			p.fail(y.at, "%s: keys are missing", name)
+		}
+		for _, key := range keys {
+			k, f := p.cat.evidence[key.text], fields[key.text].field
+			switch {
+			case k != nil && p.cat.keyWords[k] != nil, f != FieldNone && p.cat.words[f] != nil:
+				p.fail(key.at, "%s: key %s has words already", name, key.text)
+			case k != nil && k.Kind != KindText && k.Kind != KindList:
+				p.fail(key.at, "%s: key %s is neither a text nor a list", name, key.text)
+			case k != nil:
+				p.cat.keyWords[k] = w
+			case f != FieldNone:
+				p.cat.words[f] = w
+			default:
+				p.fail(key.at, "%s: unknown key %q", name, key.text)
+			}
+		}
+	})
+}
+
 func (p *parser) unknowns() {
 	p.entries("unknowns", []string{"text"}, func(name string, y *value) {
 		text, _ := p.need(y, name, "text")
@@ -384,6 +437,21 @@ func (p *parser) sentences() {
 	for _, name := range sentenceNames {
 		if p.sections["sentences"].get(name) == nil {
 			p.fail(p.sections["sentences"].at, "%s: is missing", name)
+		}
+	}
+	for _, name := range WhySentences {
+		if t := p.cat.sentences[name]; t != nil {
+			tell(t.nodes)
+		}
+	}
+}
+
+// tell marks the evidence whose values nodes print.
+func tell(nodes []node) {
+	for i := range nodes {
+		tell(nodes[i].group)
+		if nodes[i].op == opValue && nodes[i].evidence != nil {
+			nodes[i].evidence.Told = true
 		}
 	}
 }
@@ -540,6 +608,15 @@ func (p *parser) incidents() {
 		}
 		i.Title, _ = p.need(y, name, "title")
 		i.Definition, _ = p.need(y, name, "definition")
+		for _, n := range p.texts(y.get("links"), name, "links") {
+			if l := p.cat.links[n.text]; l != nil && l.When != nil {
+				at := n.at
+				if _, when := p.text(p.sections["links"].get(n.text), n.text, "when"); p.fromOverlay(when) {
+					at = when
+				}
+				p.fail(at, "%s: link %s is for some diagnoses only, which an incident cannot tell", name, n.text)
+			}
+		}
 		for _, a := range i.Actions {
 			if a.hasKeys() {
 				_, at := p.text(p.sections["actions"].get(a.Name), a.Name, "text")

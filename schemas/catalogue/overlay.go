@@ -24,7 +24,8 @@ var overlaySections = []struct {
 	{name: "incidents", entry: "incident", fields: []string{"title", "definition", "severity", "summary", "actions", "links"}, fixed: true},
 	{name: "actions", entry: "action", fields: []string{"text", "role"}},
 	{name: "roles", entry: "role", text: "title"},
-	{name: "links", entry: "link", fields: []string{"title", "url"}},
+	{name: "links", entry: "link", fields: []string{"title", "url", "when"}},
+	{name: "words", entry: "vocabulary", fields: []string{"words"}, fixed: true},
 	{name: "unknowns", entry: "text of what a record does not tell", text: "text", fixed: true},
 	{name: "sentences", entry: "sentence", text: "text", fixed: true},
 }

@@ -66,6 +66,10 @@ func TestOverlayExample(t *testing.T) {
 	if !strings.Contains(c.Unknown("risk").Text, "Contoso") || c.Sentence(SentenceAttemptSucceeded).String() != "They got in at last." {
 		t.Error("unknowns or sentences are not changed")
 	}
+	controls := c.KeyWords(c.Evidence("unmet_controls"))
+	if got := string(controls.AppendList(nil, []string{"Mfa", "Contoso conduct"})); got != "multifactor authentication (MFA) and acceptance of the code of conduct" {
+		t.Errorf("controls read %q", got)
+	}
 	if c.Fingerprint() == base.Fingerprint() || c.Fingerprint() != mustOverlay(t, string(data)).Fingerprint() {
 		t.Error("the fingerprint is not that of the embedded files and the overlay")
 	}
@@ -113,9 +117,9 @@ func TestOverlayMayLeaveThingsUnused(t *testing.T) {
 // Every mistake is reported with its line, what was expected, and what to do; all of them at once.
 func TestOverlayRefuses(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
-		{"section", "code:\n  50126: {meaning: A.}", `contoso.yaml:1: unknown section "code": expected codes, scenarios, incidents, actions, roles, links, unknowns or sentences`},
-		{"evidence", "\nevidence: {}", `contoso.yaml:2: unknown section "evidence": expected codes, scenarios, incidents, actions, roles, links, unknowns or sentences`},
-		{"list of sections", "- codes", `contoso.yaml:1: the file holds a list: expected the sections codes, scenarios, incidents, actions, roles, links, unknowns or sentences`},
+		{"section", "code:\n  50126: {meaning: A.}", `contoso.yaml:1: unknown section "code": expected codes, scenarios, incidents, actions, roles, links, words, unknowns or sentences`},
+		{"evidence", "\nevidence: {}", `contoso.yaml:2: unknown section "evidence": expected codes, scenarios, incidents, actions, roles, links, words, unknowns or sentences`},
+		{"list of sections", "- codes", `contoso.yaml:1: the file holds a list: expected the sections codes, scenarios, incidents, actions, roles, links, words, unknowns or sentences`},
 		{"section that is a list", "codes:\n  - 50126", `contoso.yaml:1: codes: is a list: expected entries as NAME: ..., indented below`},
 		{"entry that is a text", "codes:\n  50126: Oh dear.", `contoso.yaml:2: code 50126: is a text: expected its fields, such as symbol: ..., indented below`},
 		{"role that is a mapping", "roles:\n  user: {title: User}", `contoso.yaml:2: user: is a mapping: expected its title`},
@@ -152,9 +156,17 @@ func TestOverlayRefuses(t *testing.T) {
 		{"action like no other", "scenarios:\n  pta:\n    actions:\n      default: [xxxxxxxxxxxxxxxxxxxxxxxx]", `contoso.yaml:4: pta: unknown action "xxxxxxxxxxxxxxxxxxxxxxxx": expected one of the names in schemas/catalogue/actions.yaml`},
 		{"actions that are no list", "scenarios:\n  pta:\n    actions: {default: pta_agents}", `contoso.yaml:3: pta: actions is a text: expected a list such as [a, b]`},
 		{"link", "incidents:\n  password_spray:\n    links: [password_sprai]", `contoso.yaml:3: password_spray: unknown link "password_sprai": did you mean password_spray?`},
+		{"link of some diagnoses", "links:\n  smart_lockout:\n    when: \"{?code=5005x}{?cod}\"", `contoso.yaml:3: smart_lockout: when: template "[{?code=5005x}{?cod}+]", character 15: unknown key {cod}`},
+		{"link of some diagnoses in an incident", "incidents:\n  account_lockout:\n    links: [legacy_defaults]", `contoso.yaml:3: account_lockout: link legacy_defaults is for some diagnoses only, which an incident cannot tell`},
+		{"link that only some diagnoses keep", "links:\n  app_assignment: {when: \"\"}\n  block_legacy:\n    when: \"{?legacy_client}\"", `contoso.yaml:4: legacy_auth: link block_legacy is for some diagnoses only, which an incident cannot tell`},
+		{"vocabulary", "words:\n  control:\n    words: {Mfa: A}", `contoso.yaml:2: unknown vocabulary "control", and none can be added: did you mean controls?`},
+		{"keys of a vocabulary", "words:\n  controls:\n    keys: [city]", `contoso.yaml:3: vocabulary controls: field "keys" cannot be set: expected words`},
+		{"words that are a text", "words:\n  controls:\n    words: MFA", `contoso.yaml:3: controls: words is a text: expected a mapping such as {Mfa: multifactor authentication}`},
+		{"word in other case", "words:\n  controls:\n    words:\n      mfa: another factor", `contoso.yaml:4: controls: Mfa and mfa differ in case only but not in their words`},
+		{"word without a value", "words:\n  controls:\n    words:\n      Mfa: \"\"", `contoso.yaml:4: controls: Mfa is missing`},
 		{"severity of an incident", "incidents:\n  password_spray:\n    severity: dire", `contoso.yaml:3: password_spray: severity "dire": expected info, low, medium, high or critical`},
 		{"incident with a key of a diagnosis", "incidents:\n  password_spray:\n    summary: \"{who}\"", `contoso.yaml:3: password_spray: summary: template "{who}", character 1: unknown key {who}`},
-		{"action of an incident with a key", "actions:\n  incident_lockout:\n    text: \"Ask {who}.\"", `contoso.yaml:3: action incident_lockout holds a key of a diagnosis, which the incident account_lockout has not: write its text without keys`},
+		{"action of an incident with a key", "actions:\n  incident_lift_lock:\n    text: \"Ask {who}.\"", `contoso.yaml:3: action incident_lift_lock holds a key of a diagnosis, which the incident account_lockout has not: write its text without keys`},
 		{"the action that stands alone, with a key", "actions:\n  nothing:\n    text: \"{who} has nothing to do.\"", `contoso.yaml:3: action nothing stands where no other one applies: write its text without keys`},
 		{"role", "actions:\n  nothing:\n    role: nobdy", `contoso.yaml:3: nothing: unknown role "nobdy": did you mean nobody?`},
 		{"added action that nothing uses", "actions:\n  spare:\n    role: user\n    text: Spare.", `contoso.yaml:2: spare: no scenario or incident uses it`},
@@ -197,6 +209,7 @@ var smallCatalogue = func() fstest.MapFS {
 		"roles.yaml":     {Data: []byte("- {name: user, title: The user}\n")},
 		"links.yaml":     {Data: []byte("- {name: help, title: Help, url: \"https://learn.microsoft.com/x\"}\n")},
 		"evidence.yaml":  {Data: []byte("- {name: place, kind: text, capability: records, title: Place}\n")},
+		"words.yaml":     {Data: []byte("- {name: places, keys: [place], words: {here: at home}}\n")},
 		"unknowns.yaml":  {Data: []byte("- {name: risk, text: Hidden.}\n")},
 	}
 	sentences := ""
@@ -216,6 +229,7 @@ func FuzzOverlay(f *testing.F) {
 	for _, text := range []string{
 		string(example), "", "codes: {50126: {meaning: A.}, 7: {category: credentials, meaning: A., remediation: B.}}", "codes:\n  - &a [*a]\n", "? [a]: b\n",
 		"%YAML 1.2\n---\na: |2\n  b", "sentences: {why_policy: >-\n  {who}}", "scenarios: {wrong_password: {severity: {failure: high}, actions: {default: [x]}, note: \"[{place}]\"}, flagged: {note: A}}",
+		"words: {places: {words: {here: there, Here: there, x: y}}}\nlinks: {help: {when: \"{?code=1}\"}}", "words: {places: {words: []}}",
 		"incidents: {spray: {severity: high}}\nactions: {x: {text: \"{who|a}\", role: y}}\nroles: {y: Y}\nunknowns: {risk: A}\nlinks: {help: {url: \"https://a.example\"}}",
 	} {
 		f.Add(text)

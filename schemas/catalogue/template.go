@@ -2,7 +2,6 @@ package catalogue
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -11,7 +10,8 @@ import (
 //	{key}          the value of a record field or an evidence key; lists read "a, b and 3 more"
 //	{key|text}     the value, or text where the value is missing or hidden from the viewer
 //	{?key}         a test, prints nothing: the value is there (and true, for a boolean)
-//	{?key=a,b}     a test: the value is exactly a or b; a list holds a or b
+//	{?key=a,b}     a test: the value is exactly a or b, as the log has it and not as words.yaml says it; a list
+//	               holds a or b
 //	{!key}         a test: the value is missing or false. A hidden value fails it: what a viewer may not
 //	               see is not absent
 //	{!key=a,b}     a test: the value is neither; a hidden value fails it
@@ -38,7 +38,8 @@ const (
 	FieldUserID
 	FieldApp
 	FieldResource
-	FieldTarget // what was signed in to: the application, for workloads the resource
+	FieldTarget     // what was signed in to: the application, for workloads the resource
+	FieldDependency // the resource, where a person's application leans on another one
 	FieldClientApp
 	FieldAddress
 	FieldCode
@@ -49,7 +50,8 @@ const (
 	FieldCategory
 	FieldOutcome
 	FieldAttemptOutcome
-	FieldAlso // the scenarios and labels beside the headline
+	FieldScenario // the headline
+	FieldAlso     // the scenarios and labels beside the headline
 	FieldRequestID
 	FieldCorrelationID
 	// Incident.
@@ -85,6 +87,7 @@ var fields = map[string]fieldInfo{
 	"target":            {field: FieldTarget, fallback: "an application that the record does not name", everywhere: true},
 	"app":               {field: FieldApp, fallback: "an application that the record does not name"},
 	"resource":          {field: FieldResource},
+	"dependency":        {field: FieldDependency},
 	"client_app":        {field: FieldClientApp},
 	"address":           {field: FieldAddress, fallback: "an address that the record does not name"},
 	"code":              {field: FieldCode, always: true},
@@ -95,6 +98,7 @@ var fields = map[string]fieldInfo{
 	"category":          {field: FieldCategory},
 	"outcome":           {field: FieldOutcome, always: true, both: true},
 	"attempt_outcome":   {field: FieldAttemptOutcome},
+	"scenario":          {field: FieldScenario, always: true},
 	"also":              {field: FieldAlso, list: true},
 	"request_id":        {field: FieldRequestID, always: true},
 	"correlation_id":    {field: FieldCorrelationID},
@@ -127,8 +131,8 @@ const (
 type Values interface {
 	AppendField(dst []byte, f Field) ([]byte, State)
 	AppendEvidence(dst []byte, key *EvidenceKey) ([]byte, State)
-	// Holds reports whether a list that is Present holds text: that of the field, or where f is FieldNone that of
-	// the key.
+	// Holds reports whether a list or an evidence text that is Present holds text as the log has it: that of the
+	// field, or where f is FieldNone that of the key.
 	Holds(f Field, key *EvidenceKey, text string) bool
 	// AppendCount appends a named count of an incident.
 	AppendCount(dst []byte, name string) ([]byte, State)
@@ -148,7 +152,7 @@ type node struct {
 	op       op
 	literal  string   // opLiteral; the default of opValue
 	any      []string // a test compares with these; empty for a test of presence
-	list     bool     // the value is a list
+	list     bool     // a test asks Holds: the value is a list, or a text that words may stand for
 	field    Field
 	evidence *EvidenceKey
 	count    string
@@ -316,7 +320,7 @@ func (p *templateParser) key(depth int) (node, error) {
 		if n.evidence = p.keys(name); n.evidence == nil {
 			return node{}, fmt.Errorf("unknown key {%s}", name)
 		}
-		n.list = n.evidence.Kind == KindList
+		n.list = n.evidence.Kind == KindList || n.evidence.Kind == KindText
 		if n.op == opValue {
 			if n.evidence.Kind == KindBool {
 				return node{}, fmt.Errorf("key {%s} is a boolean: test it with {?%s} or {!%s}", name, name, name)
@@ -408,26 +412,5 @@ func render[V Values](nodes []node, dst []byte, start int, v V) (out []byte, ok 
 	return dst, true, hidden
 }
 
-// ListLimit is how many values of a list a sentence names before it says how many more there are.
-const ListLimit = 3
-
-// AppendList appends a list as people write it: "a", "a and b", "a, b and c", "a, b, c and 4 more".
-func AppendList(dst []byte, list []string) []byte {
-	n := min(len(list), ListLimit)
-	for i := range n {
-		switch {
-		case i == 0:
-		case i == len(list)-1:
-			dst = append(dst, " and "...)
-		default:
-			dst = append(dst, ", "...)
-		}
-		dst = append(dst, list[i]...)
-	}
-	if more := len(list) - n; more > 0 {
-		dst = append(dst, " and "...)
-		dst = strconv.AppendInt(dst, int64(more), 10)
-		dst = append(dst, " more"...)
-	}
-	return dst
-}
+// AppendList appends a list as people write it, without a vocabulary; see Words.AppendList.
+func AppendList(dst []byte, list []string) []byte { return (*Words)(nil).AppendList(dst, list) }

@@ -50,6 +50,12 @@ func (v testValues) AppendEvidence(dst []byte, key *EvidenceKey) ([]byte, State)
 }
 
 func (v testValues) Holds(_ Field, key *EvidenceKey, text string) bool {
+	if key != nil && key.Name == "name" {
+		return text == "Payroll"
+	}
+	if key != nil && key.Name == "secret" {
+		return text == "P1"
+	}
 	return key != nil && slices.Contains([]string{"a", "b", "c", "d", "e"}, text)
 }
 

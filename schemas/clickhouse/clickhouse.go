@@ -60,7 +60,12 @@ var retained = map[string]struct {
 	"incidents":                    {"last_seen", func(r Retention) int { return r.Incidents }},
 	"quarantine":                   {"received_time", func(r Retention) int { return r.Quarantine }},
 	"raw_records":                  {"received_time", func(r Retention) int { return r.RawRecords }},
+	"alert_deliveries":             {"sent", func(Retention) int { return deliveryDays }},
 }
+
+// deliveryDays is how long it is kept what receivers of alerts were told. It must outlast the age up to which incidents are
+// sent and the quiet time after which they end, both at most a week.
+const deliveryDays = 30
 
 // maxRetentionDays keeps the end of a row's life within the range of Date (it ends in 2149, rows in 2099).
 const maxRetentionDays = 36500

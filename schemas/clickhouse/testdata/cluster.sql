@@ -226,3 +226,34 @@ SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_windo
 -- 0006_incidents_also.sql
 ALTER TABLE `signindiag`.`incidents` ON CLUSTER '{cluster}' ADD COLUMN IF NOT EXISTS also Array(String) AFTER request_ids_total;
 
+-- 0007_alerts.sql
+CREATE TABLE IF NOT EXISTS `signindiag`.`alert_deliveries` ON CLUSTER '{cluster}'
+(
+    receiver    LowCardinality(String),
+    tenant_id   LowCardinality(String),
+    incident_id String,
+    revision    UInt64,
+    severity    LowCardinality(String),
+    last_seen   DateTime64(6, 'UTC'),
+    told        DateTime64(6, 'UTC'),
+    labels      Map(String, String),
+    open        Bool,
+    sent        DateTime64(6, 'UTC'),
+    version     UInt64
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/signindiag/alert_deliveries', '{replica}', version)
+ORDER BY (receiver, tenant_id, incident_id)
+TTL toDate(sent) + toIntervalDay(30)
+SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1;
+
+CREATE TABLE IF NOT EXISTS `signindiag`.`alert_senders` ON CLUSTER '{cluster}'
+(
+    receiver LowCardinality(String),
+    sender   String,
+    until    DateTime64(6, 'UTC'),
+    version  UInt64
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/signindiag/alert_senders', '{replica}', version)
+ORDER BY receiver
+SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1;
+

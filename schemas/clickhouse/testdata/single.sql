@@ -218,3 +218,34 @@ SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fs
 -- 0006_incidents_also.sql
 ALTER TABLE `signindiag`.`incidents` ADD COLUMN IF NOT EXISTS also Array(String) AFTER request_ids_total;
 
+-- 0007_alerts.sql
+CREATE TABLE IF NOT EXISTS `signindiag`.`alert_deliveries`
+(
+    receiver    LowCardinality(String),
+    tenant_id   LowCardinality(String),
+    incident_id String,
+    revision    UInt64,
+    severity    LowCardinality(String),
+    last_seen   DateTime64(6, 'UTC'),
+    told        DateTime64(6, 'UTC'),
+    labels      Map(String, String),
+    open        Bool,
+    sent        DateTime64(6, 'UTC'),
+    version     UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (receiver, tenant_id, incident_id)
+TTL toDate(sent) + toIntervalDay(30)
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
+
+CREATE TABLE IF NOT EXISTS `signindiag`.`alert_senders`
+(
+    receiver LowCardinality(String),
+    sender   String,
+    until    DateTime64(6, 'UTC'),
+    version  UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY receiver
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
+
