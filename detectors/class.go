@@ -216,9 +216,6 @@ func isSilent(rec *schemas.SignIn) bool {
 	return rec.Category == schemas.Category_CATEGORY_NON_INTERACTIVE_USER || rec.IsInteractive == schemas.Tri_TRI_FALSE
 }
 
-// classesOfSteps need steps that only a user's own shard gets, see schemas.CompactFor.
-const classesOfSteps = classDenied | classNoAnswer | classWrongCode | classPassedMFA
-
 // What of a record a role is about. A record that is none of it is not dealt to the role's entity.
 const (
 	// credentials are tries of a password from an address, with an agent, in a network; attended successes beside them show

@@ -507,13 +507,12 @@ func (s *entities) newEvent(rec *schemas.SignIn, eventTime int64, hash, actor ui
 	}
 	if user {
 		v.user = s.texts.hold(userName(rec))
-	} else { // the small form of a record, which groups elsewhere get, has no device
-		v.operatingSystem = s.texts.hold(rec.OperatingSystem)
-		v.device = s.texts.hold(cmp.Or(rec.DeviceDisplayName, rec.DeviceId))
 	}
 	v.app = s.texts.hold(cmp.Or(rec.AppDisplayName, rec.AppId))
 	v.address = s.texts.hold(rec.IpAddress)
 	v.clientApp = s.texts.hold(rec.ClientAppUsed)
+	v.operatingSystem = s.texts.hold(rec.OperatingSystem)
+	v.device = s.texts.hold(cmp.Or(rec.DeviceDisplayName, rec.DeviceId))
 	v.agent = s.texts.hold(rec.UserAgent)
 	v.class |= s.holdID(&v.request, rec.RequestId, classRequestText) | s.holdID(&v.correlation, rec.CorrelationId, classCorrelationText)
 	return v

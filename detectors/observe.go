@@ -67,7 +67,7 @@ func (e *Engine) applyGroups(rec *schemas.SignIn, roles schemas.RoleSet, receive
 		schemas.CompactFor(&e.compact, rec)
 		rec = &e.compact
 	}
-	c := classOf(rec, e.catalogue) &^ classesOfSteps
+	c := classOf(rec, e.catalogue)
 	actor := e.dealer.identify(rec)
 	if !actor.known {
 		// Whoever is not named may be one and the same: five such records are no five users.

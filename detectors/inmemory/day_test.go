@@ -69,7 +69,7 @@ func mixedDay(seed uint64) synthetic.Options {
 	plant("mfa_fatigue", large, 1, succeeds)
 	plant("mfa_fatigue", middle, 1)
 	plant("totp_guessing", large, 1)
-	plant("legacy_auth", middle, 4)
+	plant("legacy_auth", middle, 4, addresses(1))
 	plant("password_known", middle, 1)
 	plant("account_takeover", large, 1)
 	plant("repeated_failures", large, 1)
@@ -86,63 +86,34 @@ func mixedDay(seed uint64) synthetic.Options {
 	return o
 }
 
-// story is what one or more incidents that share records tell.
+// story is an incident as readers see it, made of those that share records, with the ids of all of its records.
 type story struct {
-	incidents []*detectors.Incident
-	members   [][]string // request ids of each incident
-	requests  map[string]bool
+	*detectors.Incident
+	requests map[string]bool
 }
 
 func (s *story) String() string {
-	var lines []string
-	for _, i := range s.incidents {
-		lines = append(lines, fmt.Sprintf("%s (also %s) %s %s of %s %s, %d users, %d addresses, %d records, %s to %s", i.Kind, strings.Join(i.Also, "+"), i.Severity, i.Outcome,
-			i.EntityKind, i.EntityValue, len(i.Users), len(i.Addresses), i.RequestIDsTotal, clock(i.FirstSeen), clock(i.LastSeen)))
-	}
-	return strings.Join(lines, "\n      ")
+	return fmt.Sprintf("%s (also %s) %s %s of %s %s, %d users, %d addresses, %d records, %s to %s", s.Kind, strings.Join(s.Also, "+"), s.Severity, s.Outcome,
+		s.EntityKind, s.EntityValue, len(s.Users), len(s.Addresses), len(s.requests), clock(s.FirstSeen), clock(s.LastSeen))
 }
 
 func clock(micros int64) string { return time.UnixMicro(micros).UTC().Format("02 15:04:05") }
 
-// stories joins incidents of a tenant that share a record.
+// stories gives every incident its records.
 func stories(rows *inmemory.Result) []*story {
-	parent := make([]int, len(rows.Incidents))
-	index := map[string]int{}
-	for i := range rows.Incidents {
-		parent[i] = i
-		index[rows.Incidents[i].TenantID+rows.Incidents[i].IncidentID] = i
-	}
-	root := func(i int) int {
-		for parent[i] != i {
-			i = parent[i]
-		}
-		return i
-	}
-	first := map[string]int{} // incident of a record
-	for _, m := range rows.Members {
-		i, record := index[m.TenantID+m.IncidentID], m.TenantID+m.RequestID
-		if j, ok := first[record]; ok {
-			parent[root(i)] = root(j)
-		} else {
-			first[record] = i
-		}
-	}
-	of := map[int]*story{}
+	type key struct{ tenant, id string }
+	of := map[key]*story{}
 	var out []*story
 	for i := range rows.Incidents {
-		s := of[root(i)]
-		if s == nil {
-			s = &story{requests: map[string]bool{}}
-			of[root(i)], out = s, append(out, s)
+		s := &story{&rows.Incidents[i], map[string]bool{}}
+		out = append(out, s)
+		of[key{s.TenantID, s.IncidentID}] = s
+		for _, id := range s.Joined {
+			of[key{s.TenantID, id}] = s
 		}
-		s.incidents, s.members = append(s.incidents, &rows.Incidents[i]), append(s.members, nil)
 	}
 	for _, m := range rows.Members {
-		i := index[m.TenantID+m.IncidentID]
-		s := of[root(i)]
-		s.requests[m.RequestID] = true
-		k := slices.Index(s.incidents, &rows.Incidents[i])
-		s.members[k] = append(s.members[k], m.RequestID)
+		of[key{m.TenantID, m.IncidentID}].requests[m.RequestID] = true
 	}
 	return out
 }
@@ -190,8 +161,21 @@ func match(traffic *synthetic.Traffic, rows *inmemory.Result) (s score) {
 	planted, organic := traffic.Planted(), traffic.Organic()
 	attacks := map[*story][]int{}
 	look := func(p *synthetic.Planted, demandOne bool) (of []*story, ok bool, why string) {
+		told := 0
+		count := func(story *story) (n int) {
+			for _, id := range p.RequestIDs {
+				if story.requests[id] {
+					n++
+				}
+			}
+			return n
+		}
 		for _, story := range all {
-			if slices.ContainsFunc(p.RequestIDs, func(id string) bool { return story.requests[id] }) {
+			told += count(story)
+		}
+		for _, story := range all {
+			// A record or two of an attack may stand in the story of a person who failed by herself more often.
+			if n := count(story); n > 0 && (!demandOne || 2*n >= len(story.requests) || 2*n >= told) {
 				of = append(of, story)
 			}
 		}
@@ -199,12 +183,10 @@ func match(traffic *synthetic.Traffic, rows *inmemory.Result) (s score) {
 			return of, false, fmt.Sprintf("is told by %d stories, expected 1", len(of))
 		}
 		for _, story := range of {
-			for _, i := range story.incidents {
-				// People who got in with the password alone after failures of their own may be at a familiar place.
-				own := !demandOne && p.Kind == detectors.IncidentRepeatedFailures && p.Outcome == detectors.IncidentSignedIn && i.Outcome == detectors.IncidentBlocked
-				if (i.Kind == p.Kind || slices.Contains(i.Also, p.Kind)) && (i.Outcome == p.Outcome || own) {
-					return of, true, ""
-				}
+			// People who got in with the password alone after failures of their own may be at a familiar place.
+			own := !demandOne && p.Kind == detectors.IncidentRepeatedFailures && p.Outcome == detectors.IncidentSignedIn && story.Outcome == detectors.IncidentBlocked
+			if (story.Kind == p.Kind || slices.Contains(story.Also, p.Kind)) && (story.Outcome == p.Outcome || own) {
+				return of, true, ""
 			}
 		}
 		return of, false, "is not told with its kind and outcome"
@@ -264,27 +246,25 @@ func match(traffic *synthetic.Traffic, rows *inmemory.Result) (s score) {
 		attacked[&planted[n]] = true
 	}
 	for _, story := range all {
-		for n, i := range story.incidents {
-			s.incidents++
-			ofAttack, ofSomething, in := 0, 0, false
-			for _, id := range story.members[n] {
-				if p := records[id]; p != nil {
-					ofSomething++
-					in = in || p.Outcome == "signed_in"
-					if attacked[p] {
-						ofAttack++
-					}
+		s.incidents++
+		ofAttack, ofSomething, in := 0, 0, false
+		for id := range story.requests {
+			if p := records[id]; p != nil {
+				ofSomething++
+				in = in || p.Outcome == detectors.IncidentSignedIn
+				if attacked[p] {
+					ofAttack++
 				}
 			}
-			single := i.EntityKind == detectors.EntityUser || i.EntityKind == detectors.EntityServicePrincipal
-			switch {
-			case single && ofSomething == 0, !single && 2*ofAttack < len(story.members[n]):
-				s.fault("invented: %d of %d records are of an attack, in\n    %s", ofAttack, len(story.members[n]), story)
-			case i.Outcome == detectors.IncidentSignedIn && !in:
-				s.fault("nobody got in, in\n    %s", story)
-			default:
-				s.truthful++
-			}
+		}
+		single := story.EntityKind == detectors.EntityUser || story.EntityKind == detectors.EntityServicePrincipal
+		switch {
+		case single && ofSomething == 0, !single && 2*ofAttack < len(story.requests):
+			s.fault("invented: %d of %d records are of an attack, in\n    %s", ofAttack, len(story.requests), story)
+		case story.Outcome == detectors.IncidentSignedIn && !in:
+			s.fault("nobody got in, in\n    %s", story)
+		default:
+			s.truthful++
 		}
 	}
 	slices.SortFunc(s.faults, cmp.Compare)
