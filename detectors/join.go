@@ -56,11 +56,20 @@ func leads(i *Incident) int {
 	return entity*len(detections) + kind
 }
 
+// single reports whether an incident is about one user or service principal.
+func (i *Incident) single() bool {
+	return i.EntityKind == EntityUser || i.EntityKind == EntityServicePrincipal
+}
+
 // Join returns the incidents with those of one story made into one: the one that leads, with the users, addresses ... , other
 // kinds, severity and outcome of all, and the ids of the others in Joined. Its counts and revision are the leader's; the
-// number of its records is exact where no record is in three of them. The order is that of
-// the leading incidents in incidents, which is not changed; lists of the result may share memory with it. The result
-// does not depend on the order of incidents and overlaps otherwise.
+// number of its records is at most the true one. The order is that of the leading incidents in incidents, which is not
+// changed; lists of the result may share memory with it. The result does not depend on the order of incidents and
+// overlaps otherwise.
+//
+// Two shared places, or two incidents of one user, are one story when half of the smaller one's records are in both. A user's
+// incident belongs to the place that holds most of its records, at least half of them, and ties no two places together. What
+// is no attack (outages, a policy's surge, a stored password) belongs to no attack.
 func Join(incidents []Incident, overlaps []Overlap) []Incident {
 	type key struct{ tenant, id string }
 	at := make(map[key]int, len(incidents))
@@ -82,19 +91,43 @@ func Join(incidents []Incident, overlaps []Overlap) []Incident {
 		return cmp.Or(cmp.Compare(y.Shared, x.Shared), cmp.Compare(x.TenantID, y.TenantID), cmp.Compare(x.A, y.A), cmp.Compare(x.B, y.B))
 	})
 	shared := make(map[int]int64, len(incidents)) // records counted more than once, by root
-	for _, o := range overlaps {
-		a, okA := at[key{o.TenantID, o.A}]
-		b, okB := at[key{o.TenantID, o.B}]
-		if !okA || !okB || 2*o.Shared < min(incidents[a].RequestIDsTotal, incidents[b].RequestIDsTotal) {
-			continue
-		}
-		a, b = root(a), root(b)
-		if a != b {
-			parent[b] = a
-			shared[a] += shared[b]
-			shared[a] += o.Shared
+	unite := func(a, b int, records int64) {
+		if a, b = root(a), root(b); a != b {
+			parent[a] = b
+			shared[b] += shared[a] + records
 		}
 	}
+	pairs := func(mixed bool, visit func(a, b int, o *Overlap)) {
+		for n := range overlaps {
+			o := &overlaps[n]
+			a, okA := at[key{o.TenantID, o.A}]
+			b, okB := at[key{o.TenantID, o.B}]
+			if !okA || !okB || incidents[a].single() != incidents[b].single() != mixed ||
+				(incidents[a].Outcome == IncidentFailing) != (incidents[b].Outcome == IncidentFailing) {
+				continue
+			}
+			if incidents[b].single() {
+				a, b = b, a
+			}
+			visit(a, b, o)
+		}
+	}
+	pairs(false, func(a, b int, o *Overlap) {
+		if 2*o.Shared >= min(incidents[a].RequestIDsTotal, incidents[b].RequestIDsTotal) {
+			unite(a, b, o.Shared)
+		}
+	})
+	users := make([]int, len(incidents)) // the roots of the users' own stories
+	for i := range incidents {
+		users[i] = root(i)
+	}
+	placed := make(map[int]bool) // those that belong to a place
+	pairs(true, func(user, place int, o *Overlap) {
+		if !placed[users[user]] && 2*o.Shared >= incidents[user].RequestIDsTotal {
+			placed[users[user]] = true
+			unite(user, place, o.Shared)
+		}
+	})
 	stories := make(map[int][]int, len(incidents))
 	for i := range incidents {
 		r := root(i)

@@ -114,7 +114,25 @@ func (r StoryReader) Join(ctx context.Context, incidents []detectors.Incident) (
 			out = append(out, stories[at])
 		}
 	}
-	return out, nil
+	return out, r.count(ctx, what, out)
+}
+
+// count sets the number of records of joined incidents, each record once.
+func (r StoryReader) count(ctx context.Context, what string, stories []detectors.Incident) error {
+	for n := range stories {
+		i := &stories[n]
+		if len(i.Joined) == 0 {
+			continue
+		}
+		err := r.Query(ctx, what, `SELECT toInt64(uniqExact(correlation_id, request_id)) FROM `+r.Table("incident_members_by_incident")+`
+			WHERE tenant_id = {tenant:String} AND incident_id IN {ids:Array(String)}`,
+			[]any{clickhouse.Named("tenant", i.TenantID), clickhouse.Named("ids", append([]string{i.IncidentID}, i.Joined...))},
+			func(rows driver.Rows) error { return rows.Scan(&i.RequestIDsTotal) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // membersOf returns the conditions and parameters that select the members of incidents, by partition and by key.

@@ -257,9 +257,22 @@ func (r *Runner) Result() Result {
 		_, both := r.members[memberKey{m.CorrelationID, m.RequestID, m.TenantID, id}]
 		return ok && both
 	})
-	for i := range r.result.Members {
-		m := &r.result.Members[i]
+	records := map[incidentKey]int64{}
+	told := map[memberKey]bool{}
+	kept := r.result.Members[:0]
+	for _, m := range r.result.Members {
 		m.IncidentID = cmp.Or(leader[incidentKey{m.TenantID, m.IncidentID}], m.IncidentID)
+		if k := (memberKey{m.CorrelationID, m.RequestID, m.TenantID, m.IncidentID}); !told[k] {
+			told[k] = true
+			records[incidentKey{m.TenantID, m.IncidentID}]++
+			kept = append(kept, m)
+		}
+	}
+	r.result.Members = kept
+	for i := range r.result.Incidents {
+		if x := &r.result.Incidents[i]; len(x.Joined) > 0 {
+			x.RequestIDsTotal = records[incidentKey{x.TenantID, x.IncidentID}]
+		}
 	}
 	for i := range r.result.Diagnoses {
 		d := &r.result.Diagnoses[i]
