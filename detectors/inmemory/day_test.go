@@ -148,7 +148,6 @@ type score struct {
 	planted, found      int // what was planted, and what of it was found with its kind and outcome as one story
 	organic, foundOf    int // the same of what people did by themselves
 	incidents, truthful int // incidents, and those whose records are of the ground truth
-	organicIncidents    int
 	faults              []string
 }
 
