@@ -380,7 +380,7 @@ func (e *Engine) unite(old uint64, rec *schemas.SignIn, received int64) (*schema
 		e.stats.Replacements++
 		return rec, false, old
 	}
-	mergeRecords(&e.united, &e.known, rec)
+	mergeRecords(&e.united, &e.known, rec, e.catalogue)
 	processed := e.united.ProcessingTime
 	e.united.ProcessingTime = e.known.ProcessingTime
 	same := e.united.EqualVT(&e.known)

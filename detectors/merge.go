@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/schemas/catalogue"
 )
 
 // mergeRecords unites two parts or versions of one record and writes the result into dst, which must be neither of
@@ -18,7 +19,7 @@ import (
 //     have the same item the newer's is taken. A list that gained items is put in order, so that the order in
 //     which parts came does not show.
 //   - The highest risk level counts, since an offline detection raises it on a later copy.
-func mergeRecords(dst, old, add *schemas.SignIn) {
+func mergeRecords(dst, old, add *schemas.SignIn, cat *catalogue.Catalogue) {
 	newer, older := add, old
 	if add.ProcessingTime != 0 && old.ProcessingTime > add.ProcessingTime {
 		newer, older = old, add
@@ -31,11 +32,18 @@ func mergeRecords(dst, old, add *schemas.SignIn) {
 	dst.Category = old.Category
 	dst.ProcessingTime = max(old.ProcessingTime, add.ProcessingTime)
 
-	status := newer
-	if newer.Flags&schemas.FlagNoErrorCode != 0 && older.Flags&schemas.FlagNoErrorCode == 0 {
-		status = older
+	status, other := newer, older
+	interrupted := func(r *schemas.SignIn) bool { c := cat.Code(r.ErrorCode); return c != nil && c.IsInterrupt() }
+	if newer.Flags&schemas.FlagNoErrorCode != 0 && older.Flags&schemas.FlagNoErrorCode == 0 ||
+		// Where nothing tells which is newer, the end of a sign-in is newer than a step of it.
+		newer.ProcessingTime == older.ProcessingTime && interrupted(newer) && !interrupted(older) {
+		status, other = older, newer
 	}
 	dst.ErrorCode, dst.FailureReason, dst.AdditionalDetails = status.ErrorCode, status.FailureReason, status.AdditionalDetails
+	if status.ErrorCode == other.ErrorCode {
+		dst.FailureReason = cmp.Or(dst.FailureReason, other.FailureReason)
+		dst.AdditionalDetails = cmp.Or(dst.AdditionalDetails, other.AdditionalDetails)
+	}
 	// What had to be assumed still holds only where it had to be assumed of both; what was found odd holds
 	// once found.
 	const assumed = schemas.FlagNoErrorCode | schemas.FlagPoliciesAbsent

@@ -419,6 +419,9 @@ func (v values) AppendEvidence(dst []byte, key *catalogue.EvidenceKey) ([]byte, 
 	}
 	switch key.Kind {
 	case catalogue.KindInt:
+		if key.Name == "regular_seconds" {
+			return appendSpacing(dst, f.Int), catalogue.Present
+		}
 		return strconv.AppendInt(dst, f.Int, 10), catalogue.Present
 	case catalogue.KindBool:
 		if !f.Bool {
@@ -528,6 +531,14 @@ func (v incidentValues) AppendCount(dst []byte, name string) ([]byte, catalogue.
 		}
 	}
 	return dst, catalogue.Missing
+}
+
+// appendSpacing appends a number of seconds as people say it: in minutes from two minutes on.
+func appendSpacing(dst []byte, seconds int64) []byte {
+	if seconds < 120 {
+		return append(strconv.AppendInt(dst, seconds, 10), " seconds"...)
+	}
+	return append(strconv.AppendInt(dst, (seconds+30)/60, 10), " minutes"...)
 }
 
 // appendPeopleTime appends a time in UTC, as the log has it, to the second.

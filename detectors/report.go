@@ -556,7 +556,9 @@ func (r Renderer) WriteIncidents(w io.Writer, reports ...IncidentReport) error {
 		t.section("Proof")
 		var numbers []string
 		for _, c := range rep.Counts {
-			if c.Value != 0 {
+			if c.Value != 0 && c.Name == "regular_seconds" {
+				numbers = append(numbers, "every "+string(appendSpacing(nil, c.Value)))
+			} else if c.Value != 0 {
 				numbers = append(numbers, strings.ReplaceAll(c.Name, "_", " ")+" "+strconv.FormatInt(c.Value, 10))
 			}
 		}

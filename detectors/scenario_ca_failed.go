@@ -40,7 +40,7 @@ func (s *subject) deviceUnknown() {
 	if s.deviceTold(s.r.IsCompliant) != schemas.Tri_TRI_UNKNOWN || s.deviceTold(s.r.IsManaged) != schemas.Tri_TRI_UNKNOWN {
 		return
 	}
-	if s.failingMFADevice || s.is(53000, 53001, 530001, 530002, 530003, 530033) {
+	if s.failingDevice || s.is(53000, 53001, 530001, 530002, 530003, 530033) {
 		s.unknown("device_state")
 	}
 }

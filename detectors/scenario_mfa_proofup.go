@@ -12,6 +12,7 @@ func recogniseMFAProofup(s *subject) verdict {
 		return v
 	}
 	wanted := s.demand&demandRegistration != 0 || s.strengthWantsRegistration()
+	wanted = wanted || containsFold(s.mfaText, "registration prompted")
 	if !s.success() {
 		wanted = wanted || noMethod(s.mfaText) || noMethod(s.r.AdditionalDetails)
 	}

@@ -97,7 +97,13 @@ func (s *subject) oneSource() bool {
 	return !slices.Contains(f.Codes, 50053)
 }
 
+// unattended reports whether a program may have sent the record without a person: browsers without a named device are attended, and
+// a script that guesses at a regular spacing looks like one.
+func (s *subject) unattended() bool {
+	return isSilent(s.r) || s.legacy || s.r.DeviceDisplayName != "" || named(s.r.DeviceId)
+}
+
 // storedRegular reports whether the failures come as a program sends them.
 func (s *subject) storedRegular() bool {
-	return s.v.Failures.RegularSeconds > 0 && s.v.Failures.Count >= cachedAfter && s.oneSource()
+	return s.unattended() && s.v.Failures.RegularSeconds > 0 && s.v.Failures.Count >= cachedAfter && s.oneSource()
 }

@@ -1,6 +1,7 @@
 package detectors
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/signindiag/signindiag/schemas"
@@ -96,6 +97,7 @@ type subject struct {
 	failingBlock     bool // at least one holds Block
 	failingControls  bool // at least one holds another control and no Block
 	failingMFADevice bool // at least one asks for MFA or a device, which legacy clients cannot give
+	failingDevice    bool // at least one asks for a device
 	failingRisk      bool // signInRisk or userRisk matched
 	failingClient    bool // clientType matched in one that blocks
 	failingGuest     bool // a rule about guests matched
@@ -250,6 +252,7 @@ func (s *subject) policyFacts() {
 			s.failingBlock = s.failingBlock || block
 			s.failingControls = s.failingControls || !block && (mfa || device || other)
 			s.failingMFADevice = s.failingMFADevice || !block && (mfa || device)
+			s.failingDevice = s.failingDevice || !block && device
 			s.mfaPolicy = s.mfaPolicy || mfa && !met
 			if p.ConditionsSatisfied != 0 {
 				s.conditionsKnown = true
@@ -532,7 +535,7 @@ func (s *subject) failuresEvidence() {
 	if f.Successes > 0 {
 		e.SetInt(k.successesBetween, f.Successes)
 	}
-	if f.RegularSeconds > 0 {
+	if f.RegularSeconds > 0 && s.unattended() && !slices.Contains(f.Codes, codeLockout) {
 		e.SetInt(k.regularSeconds, f.RegularSeconds)
 	}
 }
@@ -678,6 +681,9 @@ func (s *subject) unknowns() {
 		}
 	} else if s.code == nil {
 		s.unknown("error_code_meaning")
+	}
+	if r.Flags&(schemas.FlagNoEventTime|schemas.FlagEventTimeClamped) != 0 {
+		s.unknown("event_time")
 	}
 	if !s.user {
 		return

@@ -1,6 +1,8 @@
 package schemas
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -147,6 +149,22 @@ func clipList(list *[]string) {
 	}
 }
 
+// policyRank orders policies by how much they decide: those that stopped the sign-in, a block first, then those that would have.
+func policyRank(p *Policy) int {
+	block := slices.ContainsFunc(p.EnforcedGrantControls, func(c string) bool { return strings.EqualFold(c, "Block") })
+	switch {
+	case PolicyFailed(p.Result) && block:
+		return 0
+	case PolicyFailed(p.Result):
+		return 1
+	case policyTelling(p.Result) && block:
+		return 2
+	case policyTelling(p.Result):
+		return 3
+	}
+	return 4
+}
+
 func compactPolicies(s *SignIn) {
 	kept := 0
 	for i, p := range s.Policies {
@@ -156,15 +174,8 @@ func compactPolicies(s *SignIn) {
 		}
 	}
 	if kept > maxPolicies {
-		// Those that tell something come first; both groups keep their order.
-		telling := 0
-		for i := 0; i < kept && telling < maxPolicies; i++ {
-			if p := s.Policies[i]; policyTelling(p.Result) {
-				copy(s.Policies[telling+1:i+1], s.Policies[telling:i])
-				s.Policies[telling] = p
-				telling++
-			}
-		}
+		// What decided comes first; policies of one rank keep their order.
+		slices.SortStableFunc(s.Policies[:kept], func(a, b *Policy) int { return cmp.Compare(policyRank(a), policyRank(b)) })
 		kept = maxPolicies
 	}
 	s.PoliciesLeftOut += uint32(len(s.Policies) - kept)

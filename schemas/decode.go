@@ -743,6 +743,9 @@ func (d *Decoder) finishTimes() bool {
 	}
 	if received > 0 && s.EventTime > received+maxAhead.Microseconds() {
 		s.EventTime = received
+		if s.ProcessingTime > 0 && s.ProcessingTime < received {
+			s.EventTime = s.ProcessingTime // the log was written when the sign-in was over
+		}
 		r.flags |= FlagEventTimeClamped
 	}
 	return true

@@ -18,7 +18,8 @@ const (
 	// FlagNoEventTime: createdDateTime was absent; EventTime is the processing time, or the time of
 	// receipt where that was absent too.
 	FlagNoEventTime
-	// FlagEventTimeClamped: EventTime lay more than an hour after the time of receipt and was clamped to it.
+	// FlagEventTimeClamped: EventTime lay more than an hour after the time of receipt and was clamped to the processing time, or to
+	// the time of receipt where that is not earlier.
 	FlagEventTimeClamped
 	// FlagUnknownFields: the record held fields that this version does not know; raw_records keeps them.
 	FlagUnknownFields
