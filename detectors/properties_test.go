@@ -530,6 +530,22 @@ func TestGUIDs(t *testing.T) {
 	})
 }
 
+func TestOutcomeWith(t *testing.T) {
+	for _, c := range []struct{ lead, other, want uint8 }{
+		{outcomeSignedIn, outcomeFailing, outcomeSignedIn},
+		{outcomeBlocked, outcomeFailing, outcomeBlocked},
+		{outcomeFailing, outcomeBlocked, outcomeFailing},
+		{outcomeFailing, outcomeSignedIn, outcomeSignedIn},
+		{outcomeLocked, outcomePasswordKnown, outcomePasswordKnown},
+		{outcomeSignedIn, outcomeLocked, outcomeSignedIn},
+	} {
+		if got := outcomeWith(c.lead, c.other); got != c.want {
+			t.Errorf("%s with %s: %s, want %s", incidentOutcomes[c.lead], incidentOutcomes[c.other],
+				incidentOutcomes[got], incidentOutcomes[c.want])
+		}
+	}
+}
+
 func TestRegularSeconds(t *testing.T) {
 	at := func(minutes ...int64) (out []*event) {
 		for _, m := range minutes {
@@ -546,6 +562,13 @@ func TestRegularSeconds(t *testing.T) {
 		{at(0, 30, 60, 90, 120, 400), 1800},
 		{at(0, 1, 30, 200), 0},
 		{at(0, 0, 0, 0, 0), 0},
+		// A telephone that asks every quarter of an hour and sleeps through some of them.
+		{at(0, 15, 30, 75, 90, 120, 180, 195, 240), 15 * 60},
+		{at(0, 15, 30, 75, 90, 120, 180, 195), 0}, // too few gaps for multiples
+		{at(0, 15, 37, 75, 98, 120, 142, 195, 240), 0},
+		// A client's own retries are no schedule.
+		{[]*event{{time: 0}, {time: 15e6}, {time: 30e6}, {time: 45e6}, {time: 60e6}}, 0},
+		{[]*event{{time: 0}, {time: 30e6}, {time: 60e6}, {time: 90e6}}, 30},
 	} {
 		if got := regularSeconds(c.failures); got != c.want {
 			t.Errorf("%d failures: %d, want %d", len(c.failures), got, c.want)

@@ -338,6 +338,20 @@ func incidentID(kind string, entity uint64, requestID string) (id [16]byte) {
 	return id
 }
 
+// outcomeWith returns the outcome of an incident led by a detection with the outcome lead, once another with the outcome
+// other is found in the same story: what an attack reached counts over everything, and that a device or application is
+// failing is told only where it leads and nothing was reached.
+func outcomeWith(lead, other uint8) uint8 {
+	switch {
+	case other == outcomeFailing || other == outcomeBlocked:
+		return lead
+	case lead == outcomeFailing:
+		return other
+	default:
+		return max(lead, other)
+	}
+}
+
 // judge looks at the story of one family around the time t of an entity, and tells its incident where there is one and its
 // row changed. It is called after every change of the entity's events and passes.
 func (e *Engine) judge(n *entity, number uint8, t int64, code int32, revision uint64, out *Rows) {
@@ -367,11 +381,11 @@ func (e *Engine) judge(n *entity, number uint8, t int64, code int32, revision ui
 				continue
 			}
 			if kind < 0 {
-				kind = d.number
+				kind, outcome = d.number, found.outcome
 			}
 			kinds |= 1 << d.number
 			s.found = kinds
-			severity, outcome = max(severity, found.severity), max(outcome, found.outcome)
+			severity, outcome = max(severity, found.severity), outcomeWith(outcome, found.outcome)
 		}
 	}
 	if kind < 0 && inc == nil {
@@ -387,18 +401,24 @@ func (e *Engine) judge(n *entity, number uint8, t int64, code int32, revision ui
 	}
 	e.addMembers(s, inc, revision, out)
 	// What left was judged with events that are no longer there.
-	if inc.leftSet != 0 {
-		severity, outcome = max(severity, inc.severity), max(outcome, inc.outcome)
-	}
 	if inc.leftSet != 0 || kind < 0 {
 		kinds |= inc.leftSet
-		if kind < 0 {
+		found := kind
+		if found < 0 {
 			kinds |= inc.kinds
 		}
 		for _, d := range f.detections {
 			if kinds.has(d) {
 				kind = d.number
 				break
+			}
+		}
+		if inc.leftSet != 0 {
+			severity = max(severity, inc.severity)
+			if kind == found {
+				outcome = outcomeWith(outcome, inc.outcome)
+			} else {
+				outcome = outcomeWith(inc.outcome, outcome)
 			}
 		}
 	}

@@ -313,8 +313,22 @@ next:
 	return dst
 }
 
-// regularSeconds returns the common spacing of events that come like a machine's: at least four of them, and
-// four of five gaps within a tenth (at least two seconds) of the median gap, which is ten seconds or more.
+// Bounds of a machine's regular spacing.
+const (
+	// leastRegularSeconds is the least spacing that counts as regular: a client's own retries of one attempt come
+	// closer, and say nothing about a schedule.
+	leastRegularSeconds = 30
+	// minSkippingGaps is the least number of gaps that can show a schedule of which some times are skipped; among fewer,
+	// multiples come about by chance.
+	minSkippingGaps = 8
+	// maxSkipped is the greatest number of spacings that a gap of such a schedule may span: a telephone that dozes or has
+	// no network leaves a few out.
+	maxSkipped = 6
+)
+
+// regularSeconds returns the common spacing of events that come like a machine's: at least four of them, and four of five
+// gaps within a tenth (at least two seconds) of the median gap, or, among at least minSkippingGaps, of up to maxSkipped
+// times the gap that one of five is shorter than. The spacing is leastRegularSeconds or more; 0 says that there is none.
 func regularSeconds(events []*event) int64 {
 	if len(events) < minRegular {
 		return 0
@@ -326,19 +340,28 @@ func regularSeconds(events []*event) int64 {
 	}
 	order := append(sorted[:0], gaps...)
 	slices.Sort(order)
-	median := order[len(order)/2]
-	if median < 10*microsPerSecond {
+	if s := spacing(gaps, order[len(order)/2], 1); s > 0 || len(gaps) < minSkippingGaps {
+		return s
+	}
+	return spacing(gaps, order[len(order)/5], maxSkipped)
+}
+
+// spacing returns base in seconds when four of five gaps are near one of its multiples up to most, else 0. Gaps and base
+// are microseconds.
+func spacing(gaps []int64, base, most int64) int64 {
+	if base < leastRegularSeconds*microsPerSecond {
 		return 0
 	}
-	slack := max(median/10, 2*microsPerSecond)
+	slack := max(base/10, 2*microsPerSecond)
 	near := 0
 	for _, g := range gaps {
-		if g >= median-slack && g <= median+slack {
+		times := (g + base/2) / base
+		if off := g - times*base; times >= 1 && times <= most && off >= -slack && off <= slack {
 			near++
 		}
 	}
 	if near*5 < len(gaps)*4 {
 		return 0
 	}
-	return (median + microsPerSecond/2) / microsPerSecond
+	return (base + microsPerSecond/2) / microsPerSecond
 }
