@@ -148,7 +148,7 @@ func TestAlertmanagerAlert(t *testing.T) {
 		t.Errorf("labels %v, want %v", s.Labels, labels)
 	}
 	for name, want := range map[string]string{
-		"summary": "Users ada@contoso.example and bob@contoso.example were tried from 203.0.113.9", "description": "Password spray. One address",
+		"summary": "203.0.113.9 tried a few passwords each on several users (ada@contoso.example and bob@contoso.example)", "description": "Password spray. One address",
 		"actions": "1. ", "counts": "failures=12 users=2", "links": "https://learn.microsoft.com/", "outcome": "blocked", "also": "account_lockout", "url": "https://signindiag.example.org/incidents/a",
 	} {
 		if !strings.Contains(s.Annotations[name], want) {
@@ -315,7 +315,7 @@ func TestAlertsTellNoPolicy(t *testing.T) {
 		t.Errorf("the alert: %+v", s)
 	}
 	expect(t, "the webhook", h.taken(), "a 1")
-	if text := fmt.Sprint(s, string(h.bodies[0])); strings.Contains(text, "SECRET-POLICY") || !strings.Contains(text, "One Conditional Access policy stopped") {
+	if text := fmt.Sprint(s, string(h.bodies[0])); strings.Contains(text, "SECRET-POLICY") || !strings.Contains(text, "One Conditional Access policy suddenly stopped") {
 		t.Errorf("the alerts tell a policy's name, or nothing: %s", text)
 	}
 }
