@@ -103,10 +103,6 @@ func StartBroker(cfg BrokerConfig) (*Broker, error) {
 // Address returns host:port of the broker, for clients as bootstrap address.
 func (b *Broker) Address() string { return b.address }
 
-// Cluster returns the broker underneath, for tests that inject faults or look at groups. The Broker keeps
-// it: Close must not be called on it.
-func (b *Broker) Cluster() *kfake.Cluster { return b.cluster }
-
 // Close ends all connections, writes and fsyncs what is kept, and frees the directory. What the broker
 // could not write is in the error. Further calls do nothing and return the same error.
 func (b *Broker) Close() error {

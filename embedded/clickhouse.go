@@ -342,9 +342,6 @@ func (c *ClickHouse) Address() string { return c.address }
 // HTTPAddress returns host:port of the HTTP interface.
 func (c *ClickHouse) HTTPAddress() string { return c.httpAddress }
 
-// Version returns the engine's version, for instance 26.7.2.1.
-func (c *ClickHouse) Version() string { return c.version }
-
 // LogPath returns the file that holds what the engine's process prints.
 func (c *ClickHouse) LogPath() string { return c.logPath }
 

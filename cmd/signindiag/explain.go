@@ -31,21 +31,12 @@ type explainCommand struct {
 	Format string   `enum:"text,json" default:"text" help:"text for people, json for programs (one object a line)."`
 	ID     string   `name:"id" placeholder:"ID" help:"Only records with this correlationId or requestId."`
 	All    bool     `help:"Text: explain records without a problem too."`
-	catalogueFlag
-	settingsFlag
+	judgementFlags
 }
 
 // Run diagnoses the records of the files and prints what it found.
 func (c explainCommand) Run(ctx context.Context, std streams) error {
-	configuration, err := c.configure(ctx)
-	if err != nil {
-		return err
-	}
-	cat, err := configuration.Catalogue.load()
-	if err != nil {
-		return err
-	}
-	tenants, err := c.loadSettings(configuration)
+	cat, tenants, err := c.load(ctx)
 	if err != nil {
 		return err
 	}

@@ -12,21 +12,12 @@ import (
 type scenarioCommand struct {
 	Files  []string `arg:"" help:"Scenario files; detectors/scenariofile/README.md describes the language." type:"path"`
 	Format string   `enum:"text,json" default:"text" help:"text for people, json for programs."`
-	catalogueFlag
-	settingsFlag
+	judgementFlags
 }
 
 // Run runs every file and fails when an expectation of any is not met.
 func (c scenarioCommand) Run(ctx context.Context, std streams) error {
-	configuration, err := c.configure(ctx)
-	if err != nil {
-		return err
-	}
-	cat, err := configuration.Catalogue.load()
-	if err != nil {
-		return err
-	}
-	tenants, err := c.loadSettings(configuration)
+	cat, tenants, err := c.load(ctx)
 	if err != nil {
 		return err
 	}

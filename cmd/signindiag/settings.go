@@ -11,6 +11,7 @@ import (
 
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/detectors/settings"
+	"github.com/signindiag/signindiag/schemas/catalogue"
 )
 
 // settingsFlag is the flag of commands that judge.
@@ -24,6 +25,26 @@ func (f settingsFlag) loadSettings(c *config) (*detectors.Settings, error) {
 		c.Settings.File = f.Settings
 	}
 	return c.Settings.load()
+}
+
+// judgementFlags are the flags of commands that judge records here and now: by which catalogue and which settings.
+type judgementFlags struct {
+	catalogueFlag
+	settingsFlag
+}
+
+// load reads the configuration and returns the catalogue and the settings that it and the flags name.
+func (f judgementFlags) load(ctx context.Context) (*catalogue.Catalogue, *detectors.Settings, error) {
+	c, err := f.configure(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	cat, err := c.Catalogue.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	settings, err := f.loadSettings(c)
+	return cat, settings, err
 }
 
 func (c settingsConfig) load() (*detectors.Settings, error) {
