@@ -66,14 +66,113 @@ func command(t *testing.T, stdin io.Reader, args ...string) (stdout, stderr stri
 	return out.String(), errs.String(), c.ProcessState.ExitCode()
 }
 
-// up is a running `signindiag up`.
-type up struct {
+// process is the program running in the background.
+type process struct {
 	t      *testing.T
+	name   string // its command, for messages
 	cmd    *exec.Cmd
-	data   string
 	mu     sync.Mutex
 	output strings.Builder
 	done   chan struct{}
+}
+
+// spawn starts the program in the background; it ends with the test. environment is added to that of the test.
+func spawn(t *testing.T, environment []string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, name: args[0], done: make(chan struct{})}
+	p.cmd = exec.Command(program, args...)
+	p.cmd.Env = append(os.Environ(), environment...)
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stdout, p.cmd.Stderr = writer, writer
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	go func() {
+		lines := bufio.NewScanner(reader)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			p.mu.Lock()
+			p.output.WriteString(lines.Text() + "\n")
+			p.mu.Unlock()
+		}
+		_ = p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		if t.Failed() {
+			t.Logf("output of %s:\n%s", p.name, p.text())
+		}
+	})
+	return p
+}
+
+func (p *process) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
+// waitFor waits until the output matches the pattern and returns the submatches.
+func (p *process) waitFor(pattern string) []string {
+	p.t.Helper()
+	expression := regexp.MustCompile(pattern)
+	deadline := time.After(waitLong)
+	for {
+		if found := expression.FindStringSubmatch(p.text()); found != nil {
+			return found
+		}
+		select {
+		case <-p.done:
+			if found := expression.FindStringSubmatch(p.text()); found != nil {
+				return found
+			}
+			p.t.Fatalf("%s ended before it printed %s:\n%s", p.name, pattern, p.text())
+		case <-deadline:
+			p.t.Fatalf("%s did not print %s:\n%s", p.name, pattern, p.text())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// signal sends a signal and returns the exit code.
+func (p *process) signal(s os.Signal) int {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(waitLong):
+		p.t.Fatalf("%s did not stop:\n%s", p.name, p.text())
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// interrupt sends what Ctrl-C sends and returns the exit code.
+func (p *process) interrupt() int {
+	p.t.Helper()
+	return p.signal(syscall.SIGINT)
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	p.t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	<-p.done
+}
+
+// up is a running `signindiag up`.
+type up struct {
+	*process
+	data string
 }
 
 // startUp starts `signindiag up` on the data directory and waits until it has printed its addresses.
@@ -88,91 +187,11 @@ func startUp(t *testing.T, data string, args ...string) *up {
 func spawnUp(t *testing.T, data string, args ...string) *up {
 	t.Helper()
 	embeddedtest.Library(t) // fetched once, outside of what the test waits for
-	u := &up{t: t, data: data, done: make(chan struct{})}
-	u.cmd = exec.Command(program, append([]string{"up", "--data", data, "--http", "127.0.0.1:0"}, args...)...)
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.cmd.Stdout, u.cmd.Stderr = writer, writer
-	if err := u.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	writer.Close()
-	go func() {
-		lines := bufio.NewScanner(reader)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			u.mu.Lock()
-			u.output.WriteString(lines.Text() + "\n")
-			u.mu.Unlock()
-		}
-		_ = u.cmd.Wait()
-		close(u.done)
-	}()
-	t.Cleanup(func() {
-		_ = u.cmd.Process.Kill()
-		<-u.done
-		if t.Failed() {
-			t.Logf("output of up:\n%s", u.text())
-		}
-	})
-	return u
-}
-
-func (u *up) text() string {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.output.String()
-}
-
-// waitFor waits until the output matches the pattern and returns the submatches.
-func (u *up) waitFor(pattern string) []string {
-	u.t.Helper()
-	expression := regexp.MustCompile(pattern)
-	deadline := time.After(waitLong)
-	for {
-		if found := expression.FindStringSubmatch(u.text()); found != nil {
-			return found
-		}
-		select {
-		case <-u.done:
-			if found := expression.FindStringSubmatch(u.text()); found != nil {
-				return found
-			}
-			u.t.Fatalf("up ended before it printed %s:\n%s", pattern, u.text())
-		case <-deadline:
-			u.t.Fatalf("up did not print %s:\n%s", pattern, u.text())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	return &up{spawn(t, nil, append([]string{"up", "--data", data, "--http", "127.0.0.1:0"}, args...)...), data}
 }
 
 // api returns the API's address, http://host:port.
 func (u *up) api() string {
 	u.t.Helper()
 	return u.waitFor(`Page and API +(\S+)`)[1]
-}
-
-// interrupt sends what Ctrl-C sends and returns the exit code.
-func (u *up) interrupt() int {
-	u.t.Helper()
-	if err := u.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		u.t.Fatal(err)
-	}
-	select {
-	case <-u.done:
-	case <-time.After(waitLong):
-		u.t.Fatalf("up did not stop:\n%s", u.text())
-	}
-	return u.cmd.ProcessState.ExitCode()
-}
-
-// kill is kill -9.
-func (u *up) kill() {
-	u.t.Helper()
-	if err := u.cmd.Process.Kill(); err != nil {
-		u.t.Fatal(err)
-	}
-	<-u.done
 }
