@@ -16,14 +16,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signindiag/signindiag/embedded"
 	"github.com/signindiag/signindiag/embedded/embeddedtest"
+	"github.com/signindiag/signindiag/integration/servers"
 )
 
 // program is the built binary.
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(buildAndRun(m))
+	embedded.ClickHouseMain()
+	code := buildAndRun(m)
+	if err := servers.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
 }
 
 func buildAndRun(m *testing.M) int {
