@@ -146,9 +146,12 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 		EntitiesIncarnation: c.Kafka.Incarnation,
 		Replicas:            max(c.Kafka.Replication, 0),
 		Group:               c.Kafka.Group,
-		Compression:         pipeline.CodecLZ4,
-		SnapshotInterval:    c.Snapshots.Interval,
-		RawPartitions:       o.rawPartitions,
+		SessionTimeout:      c.Kafka.SessionTimeout,
+		// Three may be missed, as Kafka's documents advise.
+		HeartbeatInterval: min(3*time.Second, c.Kafka.SessionTimeout/4),
+		Compression:       pipeline.CodecLZ4,
+		SnapshotInterval:  c.Snapshots.Interval,
+		RawPartitions:     o.rawPartitions,
 	}
 	if settings.Replicas >= 3 {
 		// One broker may be away without a stop, and none may be lost with what was acknowledged.
@@ -175,8 +178,8 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 		NewSink: func(durable func([]sinks.Position)) (pipeline.RowSink, error) {
 			return sinks.NewSink(sinks.Config{
 				Server: server, EntitiesTopic: c.Kafka.EntitiesTopic, Renderer: s.renderer,
-				// Below the session timeout of the consumer groups (45 s), so that no INSERT outlives a lost session.
-				InsertTimeout: 30 * time.Second,
+				// Below the session timeout of the consumer groups, so that hardly an INSERT outlives a lost session.
+				InsertTimeout: max(c.Kafka.SessionTimeout*2/3, 10*time.Second),
 				Logger:        s.log, Registerer: s.registry, OnDurable: durable,
 			})
 		},
