@@ -36,7 +36,12 @@ type childSpecification struct {
 	Program string // An installed clickhouse program, run below the child.
 	Config  string // Path of config.xml.
 	Address string // host:port of the native protocol.
-	Mark    string // Makes the query id unique.
+	// Engine is host:port at which the engine itself listens; where that is not Address, a front listens there.
+	Engine string
+	User   frontUser
+	// TLSCertFile and TLSKeyFile make the front speak TLS.
+	TLSCertFile, TLSKeyFile string
+	Mark                    string // Makes the query id unique.
 }
 
 func (s childSpecification) environment() string {
@@ -106,8 +111,13 @@ func runChild(s childSpecification, lifeline *os.File) error {
 func runLibrary(s childSpecification, asked <-chan struct{}) error {
 	go func() {
 		<-asked
-		stopLibrary(s.Address)
+		stopLibrary(s.Engine)
 	}()
+	if s.Engine != s.Address {
+		if err := startFront(s.Address, s.Engine, s.User, s.TLSCertFile, s.TLSKeyFile); err != nil {
+			return err
+		}
+	}
 	handle, err := purego.Dlopen(s.Library, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return fmt.Errorf("load the ClickHouse library %s: %w", s.Library, err)

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -82,6 +83,11 @@ type ClickHouseConfig struct {
 	// StartTimeout bounds the wait for the engine's first answer, the download not included. 0 means two minutes.
 	StartTimeout time.Duration
 
+	// Username (default) and Password (none) are what clients of the native protocol at Address must give; with TLSCertFile and
+	// TLSKeyFile, PEM, they must speak TLS. HTTP knows none of these. Only the engine in the library is so protected, not an
+	// installed program.
+	Username, Password, TLSCertFile, TLSKeyFile string
+
 	// leaveDeathSignalOut lets tests show that the engine ends by the closing of its pipe alone.
 	leaveDeathSignalOut bool
 }
@@ -161,8 +167,8 @@ func startClickHouse(ctx context.Context, cfg ClickHouseConfig) (*ClickHouse, er
 		if err == nil {
 			return c, nil
 		}
-		chosen := cfg.TCPPort == 0 || cfg.HTTPPort == 0
-		if chosen && errors.Is(err, errAddressTaken) && attempt < portAttempts {
+		// Ports that were asked for and are taken are refused before the engine is started.
+		if errors.Is(err, errAddressTaken) && attempt < portAttempts {
 			continue
 		}
 		lock.release()
@@ -176,7 +182,7 @@ var errAddressTaken = errors.New("a port is taken")
 // launch starts the engine's process once and waits until it answers. On success the ClickHouse owns lock.
 func launch(ctx context.Context, cfg *ClickHouseConfig, engine engineSource, lock *fileLock) (_ *ClickHouse, err error) {
 	begun := time.Now()
-	ports, err := choosePorts(cfg.TCPPort, cfg.HTTPPort)
+	ports, err := choosePorts(cfg.TCPPort, cfg.HTTPPort, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -187,10 +193,18 @@ func launch(ctx context.Context, cfg *ClickHouseConfig, engine engineSource, loc
 		lock:        lock,
 		done:        make(chan struct{}),
 	}
-	mark := rand.Text()
-	configPath, err := writeServerConfig(serverConfig{
-		Dir: cfg.DataDir, TCPPort: ports[0], HTTPPort: ports[1], MemoryLimit: cfg.MemoryLimit, Mark: mark,
-	})
+	specification := childSpecification{
+		Library: engine.library, Program: engine.program, Address: c.address, Engine: c.address, Mark: rand.Text(),
+		User: frontUser{cmp.Or(cfg.Username, "default"), cfg.Password}, TLSCertFile: cfg.TLSCertFile, TLSKeyFile: cfg.TLSKeyFile,
+	}
+	server := serverConfig{
+		Dir: cfg.DataDir, TCPPort: ports[0], HTTPPort: ports[1], MemoryLimit: cfg.MemoryLimit, Mark: specification.Mark,
+	}
+	if engine.library != "" {
+		server.TCPPort = ports[2]
+		specification.Engine = loopbackPort(ports[2])
+	}
+	specification.Config, err = writeServerConfig(server)
 	if err != nil {
 		return nil, err
 	}
@@ -214,11 +228,8 @@ func launch(ctx context.Context, cfg *ClickHouseConfig, engine engineSource, loc
 		write.Close()
 		return nil, fmt.Errorf("find this program's own file: %w", err)
 	}
-	specification := childSpecification{
-		Library: engine.library, Program: engine.program, Config: configPath, Address: c.address, Mark: mark,
-	}
 	cmd := exec.Command(executable)
-	cmd.Args = []string{os.Args[0], "clickhouse", "--config-file=" + configPath} // For people who look at ps.
+	cmd.Args = []string{os.Args[0], "clickhouse", "--config-file=" + specification.Config} // For people who look at ps.
 	// clickhouse-local goes by TZ and passes over <timezone>.
 	cmd.Env = append(os.Environ(), "TZ=UTC", specification.environment())
 	cmd.Dir = cfg.DataDir
@@ -232,7 +243,7 @@ func launch(ctx context.Context, cfg *ClickHouseConfig, engine engineSource, loc
 	}
 	go c.watch()
 
-	if err := c.waitReady(ctx, cfg.StartTimeout, mark); err != nil {
+	if err := c.waitReady(ctx, cfg.StartTimeout, &specification); err != nil {
 		c.setClosing()
 		c.lifeline.Close()
 		c.process.kill()
@@ -264,7 +275,7 @@ func (c *ClickHouse) endError(err error) error {
 		err = errors.New("its process ended by itself")
 	}
 	tail := c.logTail()
-	if strings.Contains(tail, "Address already in use") {
+	if strings.Contains(strings.ToLower(tail), "address already in use") {
 		err = errors.Join(err, errAddressTaken)
 	}
 	return fmt.Errorf("the ClickHouse engine on %s ended: %w; end of its log %s: %s", c.address, err, c.logPath, tail)
@@ -272,20 +283,20 @@ func (c *ClickHouse) endError(err error) error {
 
 // waitReady returns when the engine answers a query over the native protocol, and checks by the mark in
 // its configuration that it is our engine that answers and not somebody else's on the same port.
-func (c *ClickHouse) waitReady(ctx context.Context, timeout time.Duration, mark string) error {
+func (c *ClickHouse) waitReady(ctx context.Context, timeout time.Duration, s *childSpecification) error {
 	deadline, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	pause := time.NewTicker(20 * time.Millisecond)
 	defer pause.Stop()
 	var last error
 	for {
-		found, version, err := askMark(deadline, c.address)
+		found, version, err := askMark(deadline, s.Engine)
 		switch {
-		case err == nil && found == mark:
+		case err == nil && found == s.Mark:
 			c.version = version
 			return nil
 		case err == nil:
-			return fmt.Errorf("another ClickHouse answers on %s: %w", c.address, errAddressTaken)
+			return fmt.Errorf("another ClickHouse answers on %s: %w", s.Engine, errAddressTaken)
 		case deadline.Err() == nil:
 			last = err
 		}

@@ -68,7 +68,7 @@ func RunAsProgram(library, config, address string) error {
 		<-terminated
 		close(asked)
 	}()
-	err := runLibrary(childSpecification{Library: library, Config: config, Address: address, Mark: "program"}, asked)
+	err := runLibrary(childSpecification{Library: library, Config: config, Address: address, Engine: address, Mark: "program"}, asked)
 	select {
 	case <-asked:
 		return nil

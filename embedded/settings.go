@@ -86,7 +86,7 @@ var serverTemplate = template.Must(template.New("config.xml").Funcs(template.Fun
 // usersTemplate defines the only user. poll_interval is how long, in seconds, a connection without a query
 // takes to notice that the server stops (default 10); the server waits for them.
 //
-// There is no password, since only loopback listens; but everybody on this machine, and any page in a
+// There is no password, since only loopback listens, and clickhouse-local itself signs in without one; but everybody on this machine, and any page in a
 // browser on it, can reach loopback. So the user has no right to read or write files, to reach other hosts
 // or to run programs: only tables of the engine's own directory.
 var usersTemplate = template.Must(template.New("users.xml").Parse(`<clickhouse>
