@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +57,7 @@ type Kafka struct {
 	transport *kafka.Transport
 	client    *kafka.Client
 	bootstrap atomic.Uint32
+	refused   atomic.Pointer[refusedUser]
 	// connect makes a network connection; tests put one in that can be cut.
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -86,17 +88,17 @@ func OpenKafka(config KafkaConfig) (*Kafka, error) {
 		if config.TLSCAFile != "" {
 			pem, err := os.ReadFile(config.TLSCAFile)
 			if err != nil {
-				return nil, fmt.Errorf("read certificates to trust for Kafka: %w", err)
+				return nil, fmt.Errorf("read certificates to trust for Kafka (SIGNINDIAG_KAFKA_TLS_CA_FILE): %w", err)
 			}
 			k.tls.RootCAs = x509.NewCertPool()
 			if !k.tls.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("read certificates to trust for Kafka: %s holds no PEM certificate", config.TLSCAFile)
+				return nil, fmt.Errorf("read certificates to trust for Kafka (SIGNINDIAG_KAFKA_TLS_CA_FILE): %s holds no PEM certificate", config.TLSCAFile)
 			}
 		}
 		if config.TLSCertFile != "" || config.TLSKeyFile != "" {
 			pair, err := tls.LoadX509KeyPair(config.TLSCertFile, config.TLSKeyFile)
 			if err != nil {
-				return nil, fmt.Errorf("read the client certificate for Kafka: %w", err)
+				return nil, fmt.Errorf("read the client certificate for Kafka (SIGNINDIAG_KAFKA_TLS_CERT_FILE, _KEY_FILE): %w", err)
 			}
 			k.tls.Certificates = []tls.Certificate{pair}
 		}
@@ -146,6 +148,9 @@ func (k *Kafka) dial(ctx context.Context, network, address string) (net.Conn, er
 func (k *Kafka) TopicPartitions(ctx context.Context, topic string) ([]kafka.Partition, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.config.RequestTimeout)
 	defer cancel()
+	if r := k.refused.Load(); r != nil && time.Since(r.at) < refusedPause {
+		return nil, fmt.Errorf("read the partitions of topic %s: %w", topic, r.err)
+	}
 	var failed error
 	first := k.bootstrap.Load()
 	for i := range uint32(len(k.config.Brokers)) {
@@ -168,7 +173,7 @@ func (k *Kafka) TopicPartitions(ctx context.Context, topic string) ([]kafka.Part
 func (k *Kafka) topicPartitions(ctx context.Context, broker, topic string) ([]kafka.Partition, error) {
 	conn, err := k.dialer.DialContext(ctx, "tcp", broker)
 	if err != nil {
-		return nil, err
+		return nil, k.explain(err)
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
@@ -178,7 +183,53 @@ func (k *Kafka) topicPartitions(ctx context.Context, broker, topic string) ([]ka
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	return conn.ReadPartitions(topic)
+	parts, err := conn.ReadPartitions(topic)
+	if err != nil {
+		return nil, k.explain(err)
+	}
+	return parts, nil
+}
+
+// refusedPause is how long a user that a broker has refused is not tried again. Every partition has connections of its
+// own; together they would ask many times a second, and servers lock out who does.
+const refusedPause = 5 * time.Second
+
+// refusedUser is what a broker said when it refused the user, and when.
+type refusedUser struct {
+	at  time.Time
+	err error
+}
+
+// explain adds to an error of a new connection which variable it is about, where that can be told.
+func (k *Kafka) explain(err error) error {
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var verification *tls.CertificateVerificationError
+	var header tls.RecordHeaderError
+	hint := ""
+	switch {
+	case errors.Is(err, kafka.SASLAuthenticationFailed):
+		hint = fmt.Sprintf("the broker refuses user %q: check SIGNINDIAG_KAFKA_SASL_USERNAME, SIGNINDIAG_KAFKA_SASL_PASSWORD and SIGNINDIAG_KAFKA_SASL_MECHANISM", k.config.Username)
+	case errors.Is(err, kafka.UnsupportedSASLMechanism):
+		hint = fmt.Sprintf("the broker does not offer SIGNINDIAG_KAFKA_SASL_MECHANISM=%s", k.config.SASLMechanism)
+	case errors.Is(err, kafka.IllegalSASLState):
+		hint = "the broker expects no user on this port: check SIGNINDIAG_KAFKA_SASL_MECHANISM"
+	case errors.As(err, &authority), errors.As(err, &name), errors.As(err, &verification):
+		hint = "the broker's certificate is not trusted: check SIGNINDIAG_KAFKA_TLS_CA_FILE and the names in SIGNINDIAG_KAFKA_BROKERS"
+	case errors.As(err, &header):
+		hint = "the broker does not speak TLS on this port: check SIGNINDIAG_KAFKA_TLS"
+	case k.tls != nil && strings.Contains(err.Error(), "remote error: tls:"):
+		hint = "the broker wants another certificate of ours: check SIGNINDIAG_KAFKA_TLS_CERT_FILE and SIGNINDIAG_KAFKA_TLS_KEY_FILE"
+	case k.tls == nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		hint = "a broker closes connections so where it expects TLS or a user: check SIGNINDIAG_KAFKA_TLS and SIGNINDIAG_KAFKA_SASL_MECHANISM"
+	default:
+		return err
+	}
+	err = fmt.Errorf("%w (%s)", err, hint)
+	if errors.Is(err, kafka.SASLAuthenticationFailed) {
+		k.refused.Store(&refusedUser{time.Now(), err})
+	}
+	return err
 }
 
 // ListOffsets returns the first offset of a partition that is still there and the offset that its next record
@@ -261,7 +312,7 @@ func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*l
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("connect to broker %d at %s: %w", leader.ID, address, err)
+		return nil, fmt.Errorf("connect to broker %d at %s: %w", leader.ID, address, k.explain(err))
 	}
 	if err := checkVersions(ctx, conn); err != nil {
 		conn.Close()
