@@ -170,22 +170,65 @@ func (k *Kafka) TopicPartitions(ctx context.Context, topic string) ([]kafka.Part
 	return nil, fmt.Errorf("read the partitions of topic %s: %w", topic, failed)
 }
 
+// topicPartitions asks one broker. kafka-go's own request would have the broker make a missing topic, with its default number of
+// partitions, where auto.create.topics.enable is on as Kafka has it by default.
 func (k *Kafka) topicPartitions(ctx context.Context, broker, topic string) ([]kafka.Partition, error) {
-	conn, err := k.dialer.DialContext(ctx, "tcp", broker)
+	conn, err := k.dialBroker(ctx, broker)
 	if err != nil {
-		return nil, k.explain(err)
+		return nil, err
 	}
-	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return nil, err
-		}
-	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer conn.close()
+	stop := context.AfterFunc(ctx, conn.close)
 	defer stop()
-	parts, err := conn.ReadPartitions(topic)
+	b := conn.begin(apiMetadata, versionMetadata)
+	b = appendInt32(b, 1)
+	b = appendString(b, topic)
+	b = append(b, 0) // make no topic
+	if err := conn.send(b, nil); err != nil {
+		return nil, err
+	}
+	w, err := conn.receive(conn.timeout)
 	if err != nil {
 		return nil, k.explain(err)
+	}
+	w.int32() // throttle
+	brokers := map[int32]kafka.Broker{}
+	for range w.array() {
+		if w.failed {
+			break
+		}
+		id := w.int32()
+		brokers[id] = kafka.Broker{ID: int(id), Host: w.string(), Port: int(w.int32())}
+		w.string() // rack
+	}
+	w.string() // cluster
+	w.int32()  // controller
+	if w.array() != 1 {
+		return nil, errProtocol
+	}
+	if code := kafka.Error(w.int16()); code != 0 {
+		return nil, code
+	}
+	w.string() // name
+	w.take(1)  // whether it is internal
+	var parts []kafka.Partition
+	for range w.array() {
+		if w.failed {
+			break
+		}
+		p := kafka.Partition{Topic: topic}
+		if code := kafka.Error(w.int16()); code != 0 {
+			p.Error = code
+		}
+		p.ID = int(w.int32())
+		p.Leader = brokers[w.int32()]
+		for range 2 { // replicas, and those in sync
+			w.take(4 * w.array())
+		}
+		parts = append(parts, p)
+	}
+	if w.failed {
+		return nil, errProtocol
 	}
 	return parts, nil
 }
@@ -221,7 +264,7 @@ func (k *Kafka) explain(err error) error {
 	case k.tls != nil && strings.Contains(err.Error(), "remote error: tls:"):
 		hint = "the broker wants another certificate of ours: check SIGNINDIAG_KAFKA_TLS_CERT_FILE and SIGNINDIAG_KAFKA_TLS_KEY_FILE"
 	case k.tls == nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
-		hint = "a broker closes connections so where it expects TLS or a user: check SIGNINDIAG_KAFKA_TLS and SIGNINDIAG_KAFKA_SASL_MECHANISM"
+		hint = "a broker that is up closes a connection so where it expects TLS or a user: check SIGNINDIAG_KAFKA_TLS and SIGNINDIAG_KAFKA_SASL_MECHANISM"
 	default:
 		return err
 	}
@@ -256,9 +299,10 @@ const (
 	apiProduce, versionProduce         = 0, 7
 	apiFetch, versionFetch             = 1, 10
 	apiListOffsets, versionListOffsets = 2, 2
+	apiMetadata, versionMetadata       = 3, 4
 )
 
-// leaderConn is an authenticated connection to the leader of a partition that carries one request at a
+// leaderConn is an authenticated connection to a broker, mostly the leader of a partition, that carries one request at a
 // time. It is not safe for concurrent use; close is.
 type leaderConn struct {
 	net      net.Conn
@@ -270,8 +314,7 @@ type leaderConn struct {
 	head     [8]byte
 }
 
-// dialLeader finds the partition's leader and connects to it. kafka-go does the handshakes; the connection
-// is then spoken to in plain protocol.
+// dialLeader finds the partition's leader and connects to it.
 func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*leaderConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.config.DialTimeout+k.config.RequestTimeout)
 	defer cancel()
@@ -286,7 +329,15 @@ func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*l
 	if parts[partition].Error != nil || leader.Host == "" {
 		return nil, fmt.Errorf("%s/%d has no leader: %w", topic, partition, errors.Join(parts[partition].Error, kafka.LeaderNotAvailable))
 	}
-	address := net.JoinHostPort(leader.Host, strconv.Itoa(leader.Port))
+	return k.dialBroker(ctx, net.JoinHostPort(leader.Host, strconv.Itoa(leader.Port)))
+}
+
+// dialBroker connects to a broker. kafka-go does the handshakes; the connection is then spoken to in plain protocol.
+func (k *Kafka) dialBroker(ctx context.Context, address string) (*leaderConn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
 	var inner net.Conn
 	dialer := *k.dialer
 	dialer.TLS = nil
@@ -298,7 +349,7 @@ func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*l
 		if k.tls != nil {
 			config := k.tls.Clone()
 			if config.ServerName == "" {
-				config.ServerName = leader.Host
+				config.ServerName = host
 			}
 			secure := tls.Client(c, config)
 			if err := secure.HandshakeContext(ctx); err != nil {
@@ -311,12 +362,13 @@ func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*l
 		return c, nil
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("connect to broker %d at %s: %w", leader.ID, address, k.explain(err))
+	if err == nil {
+		if err = checkVersions(ctx, conn); err != nil {
+			conn.Close()
+		}
 	}
-	if err := checkVersions(ctx, conn); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("ask broker %d at %s for its versions: %w", leader.ID, address, err)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Kafka broker %s: %w", address, k.explain(err))
 	}
 	return &leaderConn{net: inner, clientID: k.config.ClientID, timeout: k.config.RequestTimeout}, nil
 }
@@ -337,7 +389,7 @@ func checkVersions(ctx context.Context, conn *kafka.Conn) error {
 	for _, need := range []struct {
 		name         string
 		key, version int16
-	}{{"Produce", apiProduce, versionProduce}, {"Fetch", apiFetch, versionFetch}, {"ListOffsets", apiListOffsets, versionListOffsets}} {
+	}{{"Produce", apiProduce, versionProduce}, {"Fetch", apiFetch, versionFetch}, {"ListOffsets", apiListOffsets, versionListOffsets}, {"Metadata", apiMetadata, versionMetadata}} {
 		for _, v := range versions {
 			if v.ApiKey == need.key && (v.MinVersion > need.version || v.MaxVersion < need.version) {
 				return fmt.Errorf("it speaks %s versions %d to %d, %d is needed (Kafka 2.1 or later)", need.name, v.MinVersion, v.MaxVersion, need.version)
@@ -493,7 +545,8 @@ func (w *wire) int64() int64 {
 	return 0
 }
 
-func (w *wire) string() string { return string(w.take(int(w.int16()))) }
+// string returns a text field; null is empty.
+func (w *wire) string() string { return string(w.take(int(max(w.int16(), 0)))) }
 
 // array returns the length of an array; null is 0.
 func (w *wire) array() int { return int(max(w.int32(), 0)) }

@@ -216,6 +216,11 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 		names = append(names, t.Name)
 	}
 	if c.Group != "" {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		for _, name := range names {
+			wg.Go(func() { p.awaitRawTopic(ctx, name) })
+		}
 		return runGroup(ctx, p.deps.Kafka, c, p.log, p.health, "router", names, func(ctx context.Context, m member, assigned map[string][]int) error {
 			var parts []rawPartition
 			for _, t := range c.RawTopics {
@@ -264,6 +269,18 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 		})
 	}
 	return p.router.sources(ctx, noMember(), nil, more)
+}
+
+// awaitRawTopic tells while a raw topic is missing: a group without its partitions looks as one that has nothing to do.
+func (p *Pipeline) awaitRawTopic(ctx context.Context, name string) {
+	trouble := p.health.watch("topic "+name, 0)
+	_ = persist(ctx, p.log, trouble, "find raw topic "+name, func() error { // an error is the end of ctx
+		_, err := p.deps.Kafka.TopicPartitions(ctx, name)
+		if errors.Is(err, kafka.UnknownTopicOrPartition) {
+			err = fmt.Errorf("%w; make it (an event hub: in the portal), or set SIGNINDIAG_KAFKA_CREATE_TOPICS=true", err)
+		}
+		return err
+	})
 }
 
 func (p *Pipeline) runShards(ctx context.Context) error {
