@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -140,8 +141,8 @@ next:
 }
 
 // runGroup joins a consumer group and calls serve for every generation, with what this member is assigned. serve
-// must return soon after its context is done; an error of it ends runGroup.
-func runGroup(ctx context.Context, k *Kafka, c Config, stage string, topics []string, serve func(ctx context.Context, m member, assigned map[string][]int) error) error {
+// must return soon after its context is done; an error of it ends runGroup. h tells while this process is no member.
+func runGroup(ctx context.Context, k *Kafka, c Config, log *slog.Logger, h *health, stage string, topics []string, serve func(ctx context.Context, m member, assigned map[string][]int) error) error {
 	sticky := &stickyBalancer{}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: c.group(stage), Brokers: k.config.Brokers, Dialer: k.dialer, Topics: topics,
@@ -157,6 +158,9 @@ func runGroup(ctx context.Context, k *Kafka, c Config, stage string, topics []st
 		return fmt.Errorf("join group %s: %w", c.group(stage), err)
 	}
 	defer group.Close()
+	trouble := h.watch("group "+c.group(stage), 0)
+	trouble.Set("joining group " + c.group(stage))
+	var logged time.Time
 	failed := make(chan error, 1)
 	for {
 		gen, err := group.Next(ctx)
@@ -169,9 +173,18 @@ func runGroup(ctx context.Context, k *Kafka, c Config, stage string, topics []st
 			if ctx.Err() != nil || errors.Is(err, kafka.ErrGroupClosed) {
 				return nil
 			}
-			// kafka-go joins again by itself; an error here is one attempt.
+			// kafka-go joins again by itself, after 5 s; an error here is one attempt.
+			if !errors.Is(err, kafka.RebalanceInProgress) {
+				err = k.explain(err)
+				trouble.Set(fmt.Sprintf("join group %s: %v", c.group(stage), err))
+				if time.Since(logged) >= 30*time.Second {
+					logged = time.Now()
+					log.Warn("trying again to join the group", "group", c.group(stage), "error", err)
+				}
+			}
 			continue
 		}
+		trouble.Clear()
 		assigned := map[string][]int{}
 		for topic, parts := range gen.Assignments {
 			for _, p := range parts {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +57,7 @@ type Kafka struct {
 	transport *kafka.Transport
 	client    *kafka.Client
 	bootstrap atomic.Uint32
+	refused   atomic.Pointer[refusedUser]
 	// connect makes a network connection; tests put one in that can be cut.
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -86,17 +88,17 @@ func OpenKafka(config KafkaConfig) (*Kafka, error) {
 		if config.TLSCAFile != "" {
 			pem, err := os.ReadFile(config.TLSCAFile)
 			if err != nil {
-				return nil, fmt.Errorf("read certificates to trust for Kafka: %w", err)
+				return nil, fmt.Errorf("read certificates to trust for Kafka (SIGNINDIAG_KAFKA_TLS_CA_FILE): %w", err)
 			}
 			k.tls.RootCAs = x509.NewCertPool()
 			if !k.tls.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("read certificates to trust for Kafka: %s holds no PEM certificate", config.TLSCAFile)
+				return nil, fmt.Errorf("read certificates to trust for Kafka (SIGNINDIAG_KAFKA_TLS_CA_FILE): %s holds no PEM certificate", config.TLSCAFile)
 			}
 		}
 		if config.TLSCertFile != "" || config.TLSKeyFile != "" {
 			pair, err := tls.LoadX509KeyPair(config.TLSCertFile, config.TLSKeyFile)
 			if err != nil {
-				return nil, fmt.Errorf("read the client certificate for Kafka: %w", err)
+				return nil, fmt.Errorf("read the client certificate for Kafka (SIGNINDIAG_KAFKA_TLS_CERT_FILE, _KEY_FILE): %w", err)
 			}
 			k.tls.Certificates = []tls.Certificate{pair}
 		}
@@ -146,6 +148,9 @@ func (k *Kafka) dial(ctx context.Context, network, address string) (net.Conn, er
 func (k *Kafka) TopicPartitions(ctx context.Context, topic string) ([]kafka.Partition, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.config.RequestTimeout)
 	defer cancel()
+	if r := k.refused.Load(); r != nil && time.Since(r.at) < refusedPause {
+		return nil, fmt.Errorf("read the partitions of topic %s: %w", topic, r.err)
+	}
 	var failed error
 	first := k.bootstrap.Load()
 	for i := range uint32(len(k.config.Brokers)) {
@@ -165,20 +170,109 @@ func (k *Kafka) TopicPartitions(ctx context.Context, topic string) ([]kafka.Part
 	return nil, fmt.Errorf("read the partitions of topic %s: %w", topic, failed)
 }
 
+// topicPartitions asks one broker. kafka-go's own request would have the broker make a missing topic, with its default number of
+// partitions, where auto.create.topics.enable is on as Kafka has it by default.
 func (k *Kafka) topicPartitions(ctx context.Context, broker, topic string) ([]kafka.Partition, error) {
-	conn, err := k.dialer.DialContext(ctx, "tcp", broker)
+	conn, err := k.dialBroker(ctx, broker)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return nil, err
-		}
-	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer conn.close()
+	stop := context.AfterFunc(ctx, conn.close)
 	defer stop()
-	return conn.ReadPartitions(topic)
+	b := conn.begin(apiMetadata, versionMetadata)
+	b = appendInt32(b, 1)
+	b = appendString(b, topic)
+	b = append(b, 0) // make no topic
+	if err := conn.send(b, nil); err != nil {
+		return nil, err
+	}
+	w, err := conn.receive(conn.timeout)
+	if err != nil {
+		return nil, k.explain(err)
+	}
+	w.int32() // throttle
+	brokers := map[int32]kafka.Broker{}
+	for range w.array() {
+		if w.failed {
+			break
+		}
+		id := w.int32()
+		brokers[id] = kafka.Broker{ID: int(id), Host: w.string(), Port: int(w.int32())}
+		w.string() // rack
+	}
+	w.string() // cluster
+	w.int32()  // controller
+	if w.array() != 1 {
+		return nil, errProtocol
+	}
+	if code := kafka.Error(w.int16()); code != 0 {
+		return nil, code
+	}
+	w.string() // name
+	w.take(1)  // whether it is internal
+	var parts []kafka.Partition
+	for range w.array() {
+		if w.failed {
+			break
+		}
+		p := kafka.Partition{Topic: topic}
+		if code := kafka.Error(w.int16()); code != 0 {
+			p.Error = code
+		}
+		p.ID = int(w.int32())
+		p.Leader = brokers[w.int32()]
+		for range 2 { // replicas, and those in sync
+			w.take(4 * w.array())
+		}
+		parts = append(parts, p)
+	}
+	if w.failed {
+		return nil, errProtocol
+	}
+	return parts, nil
+}
+
+// refusedPause is how long a user that a broker has refused is not tried again. Every partition has connections of its
+// own; together they would ask many times a second, and servers lock out who does.
+const refusedPause = 5 * time.Second
+
+// refusedUser is what a broker said when it refused the user, and when.
+type refusedUser struct {
+	at  time.Time
+	err error
+}
+
+// explain adds to an error of a new connection which variable it is about, where that can be told.
+func (k *Kafka) explain(err error) error {
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var verification *tls.CertificateVerificationError
+	var header tls.RecordHeaderError
+	hint := ""
+	switch {
+	case errors.Is(err, kafka.SASLAuthenticationFailed):
+		hint = fmt.Sprintf("the broker refuses user %q: check SIGNINDIAG_KAFKA_SASL_USERNAME, SIGNINDIAG_KAFKA_SASL_PASSWORD and SIGNINDIAG_KAFKA_SASL_MECHANISM", k.config.Username)
+	case errors.Is(err, kafka.UnsupportedSASLMechanism):
+		hint = fmt.Sprintf("the broker does not offer SIGNINDIAG_KAFKA_SASL_MECHANISM=%s", k.config.SASLMechanism)
+	case errors.Is(err, kafka.IllegalSASLState):
+		hint = "the broker expects no user on this port: check SIGNINDIAG_KAFKA_SASL_MECHANISM"
+	case errors.As(err, &authority), errors.As(err, &name), errors.As(err, &verification):
+		hint = "the broker's certificate is not trusted: check SIGNINDIAG_KAFKA_TLS_CA_FILE and the names in SIGNINDIAG_KAFKA_BROKERS"
+	case errors.As(err, &header):
+		hint = "the broker does not speak TLS on this port: check SIGNINDIAG_KAFKA_TLS"
+	case k.tls != nil && strings.Contains(err.Error(), "remote error: tls:"):
+		hint = "the broker wants another certificate of ours: check SIGNINDIAG_KAFKA_TLS_CERT_FILE and SIGNINDIAG_KAFKA_TLS_KEY_FILE"
+	case k.tls == nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		hint = "a broker that is up closes a connection so where it expects TLS or a user: check SIGNINDIAG_KAFKA_TLS and SIGNINDIAG_KAFKA_SASL_MECHANISM"
+	default:
+		return err
+	}
+	err = fmt.Errorf("%w (%s)", err, hint)
+	if errors.Is(err, kafka.SASLAuthenticationFailed) {
+		k.refused.Store(&refusedUser{time.Now(), err})
+	}
+	return err
 }
 
 // ListOffsets returns the first offset of a partition that is still there and the offset that its next record
@@ -205,9 +299,10 @@ const (
 	apiProduce, versionProduce         = 0, 7
 	apiFetch, versionFetch             = 1, 10
 	apiListOffsets, versionListOffsets = 2, 2
+	apiMetadata, versionMetadata       = 3, 4
 )
 
-// leaderConn is an authenticated connection to the leader of a partition that carries one request at a
+// leaderConn is an authenticated connection to a broker, mostly the leader of a partition, that carries one request at a
 // time. It is not safe for concurrent use; close is.
 type leaderConn struct {
 	net      net.Conn
@@ -219,8 +314,7 @@ type leaderConn struct {
 	head     [8]byte
 }
 
-// dialLeader finds the partition's leader and connects to it. kafka-go does the handshakes; the connection
-// is then spoken to in plain protocol.
+// dialLeader finds the partition's leader and connects to it.
 func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*leaderConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.config.DialTimeout+k.config.RequestTimeout)
 	defer cancel()
@@ -235,7 +329,15 @@ func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*l
 	if parts[partition].Error != nil || leader.Host == "" {
 		return nil, fmt.Errorf("%s/%d has no leader: %w", topic, partition, errors.Join(parts[partition].Error, kafka.LeaderNotAvailable))
 	}
-	address := net.JoinHostPort(leader.Host, strconv.Itoa(leader.Port))
+	return k.dialBroker(ctx, net.JoinHostPort(leader.Host, strconv.Itoa(leader.Port)))
+}
+
+// dialBroker connects to a broker. kafka-go does the handshakes; the connection is then spoken to in plain protocol.
+func (k *Kafka) dialBroker(ctx context.Context, address string) (*leaderConn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
 	var inner net.Conn
 	dialer := *k.dialer
 	dialer.TLS = nil
@@ -247,7 +349,7 @@ func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*l
 		if k.tls != nil {
 			config := k.tls.Clone()
 			if config.ServerName == "" {
-				config.ServerName = leader.Host
+				config.ServerName = host
 			}
 			secure := tls.Client(c, config)
 			if err := secure.HandshakeContext(ctx); err != nil {
@@ -260,12 +362,13 @@ func (k *Kafka) dialLeader(ctx context.Context, topic string, partition int) (*l
 		return c, nil
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("connect to broker %d at %s: %w", leader.ID, address, err)
+	if err == nil {
+		if err = checkVersions(ctx, conn); err != nil {
+			conn.Close()
+		}
 	}
-	if err := checkVersions(ctx, conn); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("ask broker %d at %s for its versions: %w", leader.ID, address, err)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Kafka broker %s: %w", address, k.explain(err))
 	}
 	return &leaderConn{net: inner, clientID: k.config.ClientID, timeout: k.config.RequestTimeout}, nil
 }
@@ -286,7 +389,7 @@ func checkVersions(ctx context.Context, conn *kafka.Conn) error {
 	for _, need := range []struct {
 		name         string
 		key, version int16
-	}{{"Produce", apiProduce, versionProduce}, {"Fetch", apiFetch, versionFetch}, {"ListOffsets", apiListOffsets, versionListOffsets}} {
+	}{{"Produce", apiProduce, versionProduce}, {"Fetch", apiFetch, versionFetch}, {"ListOffsets", apiListOffsets, versionListOffsets}, {"Metadata", apiMetadata, versionMetadata}} {
 		for _, v := range versions {
 			if v.ApiKey == need.key && (v.MinVersion > need.version || v.MaxVersion < need.version) {
 				return fmt.Errorf("it speaks %s versions %d to %d, %d is needed (Kafka 2.1 or later)", need.name, v.MinVersion, v.MaxVersion, need.version)
@@ -442,7 +545,8 @@ func (w *wire) int64() int64 {
 	return 0
 }
 
-func (w *wire) string() string { return string(w.take(int(w.int16()))) }
+// string returns a text field; null is empty.
+func (w *wire) string() string { return string(w.take(int(max(w.int16(), 0)))) }
 
 // array returns the length of an array; null is 0.
 func (w *wire) array() int { return int(max(w.int32(), 0)) }

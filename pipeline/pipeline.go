@@ -167,8 +167,8 @@ func (p *Pipeline) prepare(ctx context.Context) error {
 		err := persist(ctx, p.log, trouble, "make sure of topic "+t.Name, func() error {
 			_, err := p.deps.Kafka.EnsureTopic(ctx, t)
 			var count *PartitionCountError
-			if errors.As(err, &count) || errors.Is(err, kafka.TopicAuthorizationFailed) || errors.Is(err, kafka.InvalidReplicationFactor) ||
-				errors.Is(err, kafka.InvalidPartitionNumber) || errors.Is(err, kafka.InvalidTopic) || errors.Is(err, kafka.PolicyViolation) {
+			var missing *MissingTopicError
+			if errors.As(err, &count) || errors.As(err, &missing) || errors.Is(err, kafka.TopicAuthorizationFailed) {
 				fatal = err
 				return nil
 			}
@@ -216,7 +216,12 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 		names = append(names, t.Name)
 	}
 	if c.Group != "" {
-		return runGroup(ctx, p.deps.Kafka, c, "router", names, func(ctx context.Context, m member, assigned map[string][]int) error {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		for _, name := range names {
+			wg.Go(func() { p.awaitRawTopic(ctx, name) })
+		}
+		return runGroup(ctx, p.deps.Kafka, c, p.log, p.health, "router", names, func(ctx context.Context, m member, assigned map[string][]int) error {
 			var parts []rawPartition
 			for _, t := range c.RawTopics {
 				for _, id := range assigned[t.Name] {
@@ -266,10 +271,22 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 	return p.router.sources(ctx, noMember(), nil, more)
 }
 
+// awaitRawTopic tells while a raw topic is missing: a group without its partitions looks as one that has nothing to do.
+func (p *Pipeline) awaitRawTopic(ctx context.Context, name string) {
+	trouble := p.health.watch("topic "+name, 0)
+	_ = persist(ctx, p.log, trouble, "find raw topic "+name, func() error { // an error is the end of ctx
+		_, err := p.deps.Kafka.TopicPartitions(ctx, name)
+		if errors.Is(err, kafka.UnknownTopicOrPartition) {
+			err = fmt.Errorf("%w; make it (an event hub: in the portal), or set SIGNINDIAG_KAFKA_CREATE_TOPICS=true", err)
+		}
+		return err
+	})
+}
+
 func (p *Pipeline) runShards(ctx context.Context) error {
 	c := p.config
 	if c.Group != "" {
-		return runGroup(ctx, p.deps.Kafka, c, "shards", []string{c.EntitiesTopic}, func(ctx context.Context, m member, assigned map[string][]int) error {
+		return runGroup(ctx, p.deps.Kafka, c, p.log, p.health, "shards", []string{c.EntitiesTopic}, func(ctx context.Context, m member, assigned map[string][]int) error {
 			ids := slices.Sorted(slices.Values(assigned[c.EntitiesTopic]))
 			return p.serveShards(ctx, m, ids)
 		})

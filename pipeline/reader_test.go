@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -303,5 +304,53 @@ func TestSASL(t *testing.T) {
 		}
 		r.Close()
 		k.Close()
+	}
+}
+
+// TestTopicsAreNotMadeByLooking: a broker makes topics that are asked for (auto.create.topics.enable, Kafka's default), with a number
+// of partitions of its own; EnsureTopic must make its topic with the number that it wants.
+func TestTopicsAreNotMadeByLooking(t *testing.T) {
+	c := broker(t, kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1))
+	k := openKafka(t, c)
+	if _, err := k.TopicPartitions(t.Context(), "missing"); !errors.Is(err, kafka.UnknownTopicOrPartition) {
+		t.Errorf("a missing topic gives %v", err)
+	}
+	n, err := k.EnsureTopic(t.Context(), TopicConfig{Name: "wanted", Partitions: 3, Replicas: 1})
+	if err != nil || n != 3 {
+		t.Errorf("%d partitions, %v, want 3", n, err)
+	}
+}
+
+// TestTopicsThatTheBrokerDoesNotMake: Event Hubs, and a cluster without the right to, leave it to a person; the error must say so
+// and the topic be taken as it is when it is there.
+func TestTopicsThatTheBrokerDoesNotMake(t *testing.T) {
+	for _, code := range []*kerr.Error{kerr.ClusterAuthorizationFailed, kerr.TopicAuthorizationFailed, kerr.PolicyViolation, kerr.UnsupportedVersion, kerr.InvalidRequest} {
+		c := broker(t, kfake.SeedTopics(4, "there"))
+		k := openKafka(t, c)
+		c.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			c.KeepControl()
+			resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+			for _, topic := range req.(*kmsg.CreateTopicsRequest).Topics {
+				rt := kmsg.NewCreateTopicsResponseTopic()
+				rt.Topic, rt.ErrorCode = topic.Topic, code.Code
+				resp.Topics = append(resp.Topics, rt)
+			}
+			return resp, nil, true
+		})
+		c.ControlKey(int16(kmsg.DescribeConfigs), func(kmsg.Request) (kmsg.Response, error, bool) {
+			c.KeepControl()
+			return nil, errors.New("no such request"), true // the connection is cut
+		})
+		var missing *MissingTopicError
+		_, err := k.EnsureTopic(t.Context(), TopicConfig{Name: "missing", Partitions: 4, Retention: 168 * time.Hour})
+		if !errors.As(err, &missing) || !strings.Contains(err.Error(), "portal") || !strings.Contains(err.Error(), "4 partitions and a retention of 168h") {
+			t.Errorf("%v: the error is %v", code.Message, err)
+		}
+		if n, err := k.EnsureTopic(t.Context(), TopicConfig{Name: "there", Partitions: 4}); err != nil || n != 4 {
+			t.Errorf("%v: an existing topic gives %d, %v", code.Message, n, err)
+		}
+		if err := k.CheckRetention(t.Context(), "there", 96*time.Hour, logger(t)); err != nil {
+			t.Errorf("%v: a retention that cannot be read is an error: %v", code.Message, err)
+		}
 	}
 }

@@ -576,21 +576,30 @@ func (r *router) commit(ctx context.Context, m member, all []*source) error {
 			return fmt.Errorf("store raw records before a commit: %w", err)
 		}
 	}
+	// A mark is written before the first commit: a stop in between would leave an offset that is gone with its topic, and
+	// nothing to tell that topic from the next of its name.
+	var failed error
+	for i, s := range moved {
+		now := time.Now()
+		if now.Sub(s.marked) < markInterval || metas[i].Last < 0 {
+			continue
+		}
+		if err := r.deps.Snapshots.writeMark(ctx, r.config.EntitiesTopic, rawPartition{s.topic, s.partition}, metas[i]); err != nil {
+			if s.marked.IsZero() {
+				return err
+			}
+			failed = err
+			continue
+		}
+		s.marked = now
+	}
 	if err := r.deps.Kafka.commitOffsets(ctx, r.config.group("router"), m, topics); err != nil {
 		return err
 	}
-	var failed error
 	for i, s := range moved {
 		s.mu.Lock()
 		s.committed = offsets[i]
 		s.mu.Unlock()
-		if now := time.Now(); now.Sub(s.marked) >= markInterval && metas[i].Last >= 0 {
-			if err := r.deps.Snapshots.writeMark(ctx, r.config.EntitiesTopic, rawPartition{s.topic, s.partition}, metas[i]); err != nil {
-				failed = err
-				continue
-			}
-			s.marked = now
-		}
 	}
 	return failed
 }

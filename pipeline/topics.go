@@ -87,11 +87,34 @@ func (k *Kafka) createTopic(ctx context.Context, t TopicConfig) error {
 	if err == nil {
 		err = res.Errors[t.Name]
 	}
-	if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) {
-		return fmt.Errorf("create topic %s with %d partitions: %w", t.Name, t.Partitions, err)
+	switch {
+	case err == nil, errors.Is(err, kafka.TopicAlreadyExists):
+		return nil
+	case errors.Is(err, kafka.TopicAuthorizationFailed), errors.Is(err, kafka.ClusterAuthorizationFailed), errors.Is(err, kafka.PolicyViolation),
+		errors.Is(err, kafka.UnsupportedVersion), errors.Is(err, kafka.InvalidRequest), errors.Is(err, kafka.InvalidTopic),
+		errors.Is(err, kafka.InvalidPartitionNumber), errors.Is(err, kafka.InvalidReplicationFactor), errors.Is(err, kafka.InvalidConfiguration):
+		return &MissingTopicError{TopicConfig: t, Err: err}
 	}
-	return nil
+	return fmt.Errorf("create topic %s with %d partitions: %w", t.Name, t.Partitions, err)
 }
+
+// MissingTopicError says that a topic is missing and that the broker will not make it.
+type MissingTopicError struct {
+	TopicConfig
+	Err error
+}
+
+func (e *MissingTopicError) Error() string {
+	retention := ""
+	if e.Retention > 0 {
+		retention = fmt.Sprintf(" and a retention of %s", e.Retention)
+	}
+	return fmt.Sprintf("topic %s does not exist and the broker does not make it: %v; make it with %d partitions%s, on Event Hubs as an event hub in the portal",
+		e.Name, e.Err, e.Partitions, retention)
+}
+
+// Unwrap returns the broker's answer.
+func (e *MissingTopicError) Unwrap() error { return e.Err }
 
 // RetentionError says that a topic forgets records before a recovery may need them.
 type RetentionError struct {

@@ -49,6 +49,8 @@ type kafkaConfig struct {
 	SessionTimeout     time.Duration `env:"SESSION_TIMEOUT, default=45s"`
 	TLS                bool          `env:"TLS, default=false"`
 	TLSCAFile          string        `env:"TLS_CA_FILE"`
+	TLSCertFile        string        `env:"TLS_CERT_FILE"`
+	TLSKeyFile         string        `env:"TLS_KEY_FILE"`
 	SASLMechanism      string        `env:"SASL_MECHANISM"`
 	SASLUsername       string        `env:"SASL_USERNAME"`
 	SASLPassword       secret        `env:"SASL_PASSWORD"`
@@ -211,7 +213,13 @@ func (c *config) validate() error {
 	if c.Kafka.SessionTimeout < 6*time.Second || c.Kafka.SessionTimeout > 5*time.Minute {
 		wrong("KAFKA_SESSION_TIMEOUT", c.Kafka.SessionTimeout, "6s to 5m")
 	}
-	switch strings.ToUpper(c.Kafka.SASLMechanism) {
+	if (c.Kafka.TLSCertFile == "") != (c.Kafka.TLSKeyFile == "") {
+		errs = append(errs, fmt.Errorf("  %sKAFKA_TLS_CERT_FILE and _KEY_FILE: expected both or neither", envPrefix))
+	}
+	if !c.Kafka.TLS && c.Kafka.TLSCertFile != "" {
+		errs = append(errs, fmt.Errorf("  %sKAFKA_TLS_CERT_FILE needs KAFKA_TLS=true too", envPrefix))
+	}
+	switch c.Kafka.SASLMechanism {
 	case "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
 	default:
 		wrong("KAFKA_SASL_MECHANISM", c.Kafka.SASLMechanism, "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")

@@ -58,6 +58,8 @@ func TestConfigurationErrorsNameVariables(t *testing.T) {
 		{"KAFKA_ENTITIES_RETENTION", "1h", "at least 96h"},
 		{"KAFKA_ENTITIES_TOPIC", "signindiag.raw", "not among the raw topics"},
 		{"KAFKA_SASL_MECHANISM", "GSSAPI", "PLAIN"},
+		{"KAFKA_SASL_MECHANISM", "plain", "PLAIN"},
+		{"KAFKA_TLS_CERT_FILE", "client.pem", "_KEY_FILE"},
 		{"CLICKHOUSE_DATABASE", "a;b", "letters"},
 		{"HTTP_CAPABILITIES", "records,everything", "expected records"},
 		{"HTTP_TOKENS", "short=records", "at least 16 characters"},

@@ -76,7 +76,7 @@ func (c *alertsConfig) outbox() (sinks.OutboxConfig, error) {
 // connection returns how to reach Kafka.
 func (c *kafkaConfig) connection() pipeline.KafkaConfig {
 	return pipeline.KafkaConfig{
-		Brokers: c.Brokers, TLS: c.TLS, TLSCAFile: c.TLSCAFile,
+		Brokers: c.Brokers, TLS: c.TLS, TLSCAFile: c.TLSCAFile, TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
 		SASLMechanism: c.SASLMechanism, Username: c.SASLUsername, Password: string(c.SASLPassword),
 	}
 }
