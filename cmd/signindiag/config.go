@@ -46,7 +46,7 @@ type kafkaConfig struct {
 	Replication        int           `env:"REPLICATION, default=-1"`
 	CreateTopics       bool          `env:"CREATE_TOPICS, default=false"`
 	Group              string        `env:"GROUP, default=signindiag"`
-	SessionTimeout     time.Duration `env:"SESSION_TIMEOUT, default=45s"`
+	SessionTimeout     time.Duration `env:"SESSION_TIMEOUT, default=30s"`
 	TLS                bool          `env:"TLS, default=false"`
 	TLSCAFile          string        `env:"TLS_CA_FILE"`
 	TLSCertFile        string        `env:"TLS_CERT_FILE"`
@@ -209,7 +209,8 @@ func (c *config) validate() error {
 	if c.Kafka.Incarnation == 0 {
 		wrong("KAFKA_ENTITIES_INCARNATION", 0, "1 or more; raise it when the entities topic was deleted and made again")
 	}
-	// Kafka's brokers take 6 s to 30 min by default (group.min.session.timeout.ms, group.max.session.timeout.ms), Event Hubs 6 s to 5 min.
+	// Brokers of Kafka take 6 s to 30 min by default (group.min.session.timeout.ms, group.max.session.timeout.ms); Event Hubs takes 6 s
+	// to 5 min and recommends 30 s (https://learn.microsoft.com/azure/event-hubs/apache-kafka-configurations).
 	if c.Kafka.SessionTimeout < 6*time.Second || c.Kafka.SessionTimeout > 5*time.Minute {
 		wrong("KAFKA_SESSION_TIMEOUT", c.Kafka.SessionTimeout, "6s to 5m")
 	}
