@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -263,10 +264,12 @@ func (k *Kafka) explain(err error) error {
 		hint = "the broker does not speak TLS on this port: check SIGNINDIAG_KAFKA_TLS"
 	case k.tls != nil && strings.Contains(err.Error(), "remote error: tls:"):
 		hint = "the broker wants another certificate of ours: check SIGNINDIAG_KAFKA_TLS_CERT_FILE and SIGNINDIAG_KAFKA_TLS_KEY_FILE"
-	case k.tls == nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET):
+		return err
+	case k.tls == nil:
 		hint = "a broker that is up closes a connection so where it expects TLS or a user: check SIGNINDIAG_KAFKA_TLS and SIGNINDIAG_KAFKA_SASL_MECHANISM"
 	default:
-		return err
+		hint = "a broker that is up closes a connection so where it speaks no TLS or asks for a certificate: check SIGNINDIAG_KAFKA_TLS and SIGNINDIAG_KAFKA_TLS_CERT_FILE"
 	}
 	err = fmt.Errorf("%w (%s)", err, hint)
 	if errors.Is(err, kafka.SASLAuthenticationFailed) {

@@ -49,6 +49,8 @@ type KafkaOptions struct {
 	ClientCertificates bool
 	// Users by name with their passwords turn SASL on, with PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 for each.
 	Users map[string]string
+	// Advertise is host:port that clients are told instead of a single broker's own, for a proxy in front of it.
+	Advertise string
 	// Properties are added to server.properties.
 	Properties map[string]string
 }
@@ -262,6 +264,9 @@ func (n *kafkaNode) configuration(ports []int, voters []string, o KafkaOptions) 
 		}
 	}
 	properties["listener.security.protocol.map"] = "CLIENT:" + protocol + ",BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	if o.Advertise != "" {
+		properties["advertised.listeners"] = fmt.Sprintf("CLIENT://%s,BROKER://127.0.0.1:%d", o.Advertise, ports[1])
+	}
 	for name, value := range o.Properties {
 		properties[name] = value
 	}
@@ -280,7 +285,7 @@ func (n *kafkaNode) configuration(ports []int, voters []string, o KafkaOptions) 
 // java returns a command that runs a class of Kafka.
 func (n *kafkaNode) java(class string, arguments ...string) *exec.Cmd {
 	c := exec.Command(n.kafka.java, append([]string{
-		kafkaHeap, "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dfile.encoding=UTF-8",
+		kafkaHeap, "-Xms64m", "-XX:+UseSerialGC", "-Xshare:auto", "-Dfile.encoding=UTF-8",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
 		"-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS", "-cp", n.kafka.classPath, class,
 	}, arguments...)...)
