@@ -202,6 +202,37 @@ func TestInstances(t *testing.T) {
 	})
 }
 
+// TestSecureServers runs everything over TLS with passwords, and tells of a wrong one to ClickHouse.
+func TestSecureServers(t *testing.T) {
+	certificates := servers.NewCertificates(t)
+	kafka := servers.StartApacheKafka(t, servers.KafkaOptions{Certificates: certificates, Users: map[string]string{"signindiag": "secret of Kafka"}})
+	kafka.SASLMechanism, kafka.Username, kafka.Password = "SCRAM-SHA-512", "signindiag", "secret of Kafka"
+	clickHouse := servers.StartSecureClickHouse(t, certificates, "signindiag", "secret of ClickHouse")
+	s := servers.NewSet(t, kafka, clickHouse)
+
+	wrong := startInstance(t, s, "SIGNINDIAG_CLICKHOUSE_PASSWORD=not it")
+	wrong.waitFor(`516|SIGNINDIAG_CLICKHOUSE_PASSWORD`)
+	wrong.terminate()
+	if text := wrong.text(); !strings.Contains(text, "SIGNINDIAG_CLICKHOUSE_PASSWORD") || strings.Contains(text, "not it") {
+		t.Errorf("a wrong password is not told, or is shown:\n%s", text)
+	}
+
+	right := startInstance(t, s)
+	right.api()
+	f := startFeed(t, s, testSeed(t), 200)
+	right.waitFor(`shard begins`)
+	time.Sleep(2 * time.Second)
+	f.end()
+	f.awaitRows(s)
+	verifyExact(t, s)
+	right.terminate()
+	for _, secret := range []string{"secret of Kafka", "secret of ClickHouse"} {
+		if strings.Contains(right.text(), secret) {
+			t.Errorf("the output holds a password:\n%s", right.text())
+		}
+	}
+}
+
 // TestKilledInstances kills instances at random moments while records flow: SIGNINDIAG_TEST_ROUNDS times (50 on Apache Kafka,
 // 10 elsewhere).
 func TestKilledInstances(t *testing.T) {

@@ -38,19 +38,30 @@ func SharedClickHouse(t testing.TB) *ClickHouse {
 // StartClickHouse starts an embedded engine for this test alone.
 func StartClickHouse(t testing.TB) *ClickHouse {
 	t.Helper()
-	library := embeddedtest.Library(t)
+	return startClickHouse(t, &ClickHouse{Username: "default"}, embedded.ClickHouseConfig{})
+}
+
+// StartSecureClickHouse is StartClickHouse with a user's name, a password, and TLS.
+func StartSecureClickHouse(t testing.TB, certificates *Certificates, username, password string) *ClickHouse {
+	t.Helper()
+	return startClickHouse(t, &ClickHouse{Username: username, Password: password, TLS: true, CAFile: certificates.CAFile}, embedded.ClickHouseConfig{
+		Username: username, Password: password, TLSCertFile: certificates.serverPEM, TLSKeyFile: certificates.serverPEM,
+	})
+}
+
+// startClickHouse starts an engine as configured, and completes how to reach it.
+func startClickHouse(t testing.TB, c *ClickHouse, config embedded.ClickHouseConfig) *ClickHouse {
+	t.Helper()
 	ports := FreePorts(t, 2)
-	dir := filepath.Join(t.TempDir(), "clickhouse")
+	config.DataDir, config.TCPPort, config.HTTPPort = filepath.Join(t.TempDir(), "clickhouse"), ports[0], ports[1]
+	config.Library, config.IgnoreInstalled, config.MemoryLimit = embeddedtest.Library(t), true, 2<<30
 	var engine *embedded.ClickHouse
 	start := func(t testing.TB) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
 		var err error
-		engine, err = embedded.StartClickHouse(ctx, embedded.ClickHouseConfig{
-			DataDir: dir, TCPPort: ports[0], HTTPPort: ports[1], Library: library, IgnoreInstalled: true, MemoryLimit: 2 << 30,
-		})
-		if err != nil {
+		if engine, err = embedded.StartClickHouse(ctx, config); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -62,7 +73,8 @@ func StartClickHouse(t testing.TB) *ClickHouse {
 	}
 	start(t)
 	t.Cleanup(func() { _ = engine.Close() }) // it may have been killed
-	c := &ClickHouse{Addresses: []string{engine.Address()}, Username: "default", Database: "signindiag_test", Control: &Control{
+	c.Addresses, c.Database = []string{engine.Address()}, "signindiag_test"
+	c.Control = &Control{
 		Start: start, Stop: stop,
 		Kill: func(t testing.TB) {
 			t.Helper()
@@ -72,7 +84,7 @@ func StartClickHouse(t testing.TB) *ClickHouse {
 			_ = engine.Close() // waits, frees the directory, and says that it was killed
 		},
 		PID: func() int { return engine.PID() },
-	}}
+	}
 	createDatabase(t, c)
 	return c
 }
