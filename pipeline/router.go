@@ -19,13 +19,6 @@ import (
 	"github.com/signindiag/signindiag/sinks"
 )
 
-// Stages of a quarantined record.
-const (
-	StageDecode   = "decode"
-	StagePublish  = "publish"
-	StageEntities = "entities"
-)
-
 // router deals the records of raw partitions to the lanes of the entities topic. One goroutine serves one raw
 // partition (a source); the lanes are shared, so that one request at a time goes to a target partition.
 //
@@ -377,7 +370,7 @@ func (s *source) count(batch *Batch, size int) {
 		m.skipped.WithLabelValues(m.category(c)).Add(float64(n))
 	}
 	for reason, n := range s.brokenCount {
-		m.quarantined.WithLabelValues(StageDecode, reason).Add(float64(n))
+		m.quarantined.WithLabelValues(sinks.StageDecode, reason).Add(float64(n))
 	}
 	if len(s.broken) > 0 {
 		s.log.Warn("records went to quarantine", "records", len(s.broken), "offset", s.broken[0].Source.Offset, "index", s.broken[0].Source.Index, "error", s.broken[0].Error)
@@ -408,7 +401,7 @@ func (s *source) decoded(index int, d *schemas.Decoded) {
 		}
 		s.brokenCount[reason]++
 		s.broken = append(s.broken, sinks.QuarantinedRecord{
-			Source: s.sourceOf(index), Stage: StageDecode, ReceivedTime: s.record.Time, Reason: reason, Error: d.Err.Error(), Bytes: d.Raw,
+			Source: s.sourceOf(index), Stage: sinks.StageDecode, ReceivedTime: s.record.Time, Reason: reason, Error: d.Err.Error(), Bytes: d.Raw,
 		})
 	case schemas.KindSignIn:
 		rec := d.SignIn
@@ -674,7 +667,7 @@ func (r *router) refuse(ctx context.Context, value []byte, refused *RefusedError
 		return fmt.Errorf("read back a message of %d bytes that was refused: %w", len(value), errors.Join(err, refused))
 	}
 	rec := sinks.QuarantinedRecord{
-		Stage: StagePublish, ReceivedTime: msg.ReceivedMs, Reason: refused.Reason, Error: refused.Error(), Bytes: value,
+		Stage: sinks.StagePublish, ReceivedTime: msg.ReceivedMs, Reason: refused.Reason, Error: refused.Error(), Bytes: value,
 		Source: sinks.Source{Incarnation: uint32(msg.Source.Topic), Partition: int32(msg.Source.Partition), Offset: msg.Source.Offset, Index: msg.Source.Index},
 	}
 	for _, t := range r.config.RawTopics {
@@ -682,22 +675,23 @@ func (r *router) refuse(ctx context.Context, value []byte, refused *RefusedError
 			rec.Source.Topic = t.Name
 		}
 	}
-	if raw := r.rawRecord(ctx, rec.Source, msg.ReceivedMs); raw != nil {
+	if raw := r.deps.Kafka.RawRecord(ctx, rec.Source, msg.ReceivedMs); raw != nil {
 		rec.Bytes = raw
 	}
 	if err := r.deps.Quarantine.Put(ctx, []sinks.QuarantinedRecord{rec}); err != nil {
 		return fmt.Errorf("put a record that Kafka refused into quarantine: %w", err)
 	}
-	r.metrics.quarantined.WithLabelValues(StagePublish, refused.Reason).Inc()
+	r.metrics.quarantined.WithLabelValues(sinks.StagePublish, refused.Reason).Inc()
 	r.log.Warn("Kafka refused a record for good; it is in quarantine", "topic", rec.Source.Topic, "partition", rec.Source.Partition, "offset", rec.Source.Offset, "index", rec.Source.Index, "error", refused)
 	return nil
 }
 
-// rawRecord reads a record's own bytes once more, nil where they have expired.
-func (r *router) rawRecord(ctx context.Context, src sinks.Source, receivedMs int64) []byte {
-	ctx, cancel := context.WithTimeout(ctx, r.deps.Kafka.config.RequestTimeout)
+// RawRecord reads a record's own bytes from the raw topic once more, nil where they have expired or Kafka does not answer.
+// receivedMs is the Kafka time of its message.
+func (k *Kafka) RawRecord(ctx context.Context, src sinks.Source, receivedMs int64) []byte {
+	ctx, cancel := context.WithTimeout(ctx, k.config.RequestTimeout)
 	defer cancel()
-	reader := NewReader(r.deps.Kafka, ReaderConfig{Topic: src.Topic, Partition: int(src.Partition), Offset: src.Offset, MaxBytes: 1, Logger: r.log})
+	reader := NewReader(k, ReaderConfig{Topic: src.Topic, Partition: int(src.Partition), Offset: src.Offset, MaxBytes: 1, Logger: slog.New(slog.DiscardHandler)})
 	defer reader.Close()
 	for {
 		batch, err := reader.Next(ctx)

@@ -440,7 +440,7 @@ func (s *shard) quarantine(ctx context.Context, rec *Record, cause error) error 
 	}
 	err := m.deps.Quarantine.Put(ctx, []sinks.QuarantinedRecord{{
 		Source: sinks.Source{Topic: m.config.EntitiesTopic, Incarnation: m.config.EntitiesIncarnation, Partition: int32(s.id), Offset: rec.Offset},
-		Stage:  StageEntities, ReceivedTime: rec.Time, Reason: "undecodable", Error: cause.Error(), Bytes: rec.Value,
+		Stage:  sinks.StageEntities, ReceivedTime: rec.Time, Reason: "undecodable", Error: cause.Error(), Bytes: rec.Value,
 	}})
 	if err == nil {
 		err = m.deps.Quarantine.Flush(ctx)
@@ -449,7 +449,7 @@ func (s *shard) quarantine(ctx context.Context, rec *Record, cause error) error 
 		s.recovered = false
 		return fmt.Errorf("put message %d of shard %d into quarantine: %w", rec.Offset, s.id, err)
 	}
-	m.metrics.quarantined.WithLabelValues(StageEntities, "undecodable").Inc()
+	m.metrics.quarantined.WithLabelValues(sinks.StageEntities, "undecodable").Inc()
 	s.log.Warn("a message of the entities topic cannot be decoded; it is in quarantine", "offset", rec.Offset, "error", cause)
 	return nil
 }
