@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,8 @@ type router struct {
 	metrics *metrics
 	lanes   []*lane
 	health  *health
+	// probe, which tests set, sees every message (with a nil record, when it is decoded) and every record of it.
+	probe func(message []byte, record *schemas.SignIn)
 }
 
 // commitMetadata stands beside a committed raw offset.
@@ -109,7 +112,12 @@ type source struct {
 	targets     []*chunk
 	record      Record
 	signIn      *schemas.SignIn
+	ctx         context.Context // of process
+	values      int             // of the current message that were taken
+	dealt       []uint32        // target partitions of the current record
 	broken      []sinks.QuarantinedRecord
+	brokenBytes int
+	firstBroken sinks.QuarantinedRecord
 	raw         []sinks.RawRecord
 	ids         []byte
 	counts      [categories]int
@@ -313,22 +321,17 @@ func (s *source) process(ctx context.Context, batch *Batch) error {
 		}
 	}()
 	size := 0
+	s.ctx = ctx
 	for i := range batch.Records {
 		s.record = batch.Records[i]
 		size += len(s.record.Value)
-		received := time.Time{}
-		if s.record.Time > 0 {
-			received = time.UnixMilli(s.record.Time)
+		s.decode()
+		if s.fail != nil {
+			return s.fail
 		}
-		s.decoder.Decode(s.record.Value, received, s.decoded)
 	}
-	if s.fail != nil {
+	if s.putBroken(); s.fail != nil {
 		return s.fail
-	}
-	if len(s.broken) > 0 {
-		if err := r.deps.Quarantine.Put(ctx, s.broken); err != nil {
-			return fmt.Errorf("put %d records of %s/%d into quarantine: %w", len(s.broken), s.topic.Name, s.partition, err)
-		}
 	}
 	if len(s.raw) > 0 {
 		if err := r.deps.RawStore.Put(ctx, s.raw); err != nil {
@@ -354,6 +357,62 @@ func (s *source) process(ctx context.Context, batch *Batch) error {
 	return nil
 }
 
+// decode decodes the current message. Where this program's own code fails on it, what is left of the message goes to quarantine
+// with all of the message's bytes, so that one message never holds up the partition.
+func (s *source) decode() {
+	received := time.Time{}
+	if s.record.Time > 0 {
+		received = time.UnixMilli(s.record.Time)
+	}
+	s.values = 0
+	defer func() {
+		if p := recover(); p != nil {
+			s.decoder = schemas.NewDecoder() // the old one is in no known state
+			s.panicked(s.values, p, s.record.Value)
+		}
+	}()
+	s.decoder.Decode(s.record.Value, received, s.decoded)
+	if s.router.probe != nil {
+		s.router.probe(s.record.Value, nil)
+	}
+}
+
+// panicked puts bytes on which this program's own code failed into quarantine.
+func (s *source) panicked(index int, p any, raw []byte) {
+	s.log.Error("signindiag failed on a record; it goes to quarantine and the next ones are read. Please report the stack",
+		"offset", s.record.Offset, "index", index, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	s.addBroken(sinks.QuarantinedRecord{Source: s.sourceOf(index), Stage: sinks.StageDecode, ReceivedTime: s.record.Time, Reason: sinks.ReasonPanic, Error: fmt.Sprint(p), Bytes: raw})
+}
+
+// Bounds of the broken records that wait for quarantine: a message may hold half a million of them, each a single byte.
+const (
+	maxBroken      = 4096
+	maxBrokenBytes = 8 << 20
+)
+
+func (s *source) addBroken(q sinks.QuarantinedRecord) {
+	if len(s.brokenCount) == 0 {
+		s.firstBroken = q
+	}
+	s.brokenCount[q.Reason]++
+	s.broken = append(s.broken, q)
+	if s.brokenBytes += len(q.Bytes); len(s.broken) >= maxBroken || s.brokenBytes >= maxBrokenBytes {
+		s.putBroken()
+	}
+}
+
+// putBroken hands broken records to quarantine, and waits there while ClickHouse does not take them.
+func (s *source) putBroken() {
+	if len(s.broken) == 0 || s.fail != nil {
+		return
+	}
+	if err := s.router.deps.Quarantine.Put(s.ctx, s.broken); err != nil {
+		s.fail = fmt.Errorf("put %d records of %s/%d into quarantine: %w", len(s.broken), s.topic.Name, s.partition, err)
+	}
+	clear(s.broken)
+	s.broken, s.brokenBytes = s.broken[:0], 0
+}
+
 func (s *source) count(batch *Batch, size int) {
 	m := s.router.metrics
 	m.messages.Add(float64(len(batch.Records)))
@@ -369,22 +428,38 @@ func (s *source) count(batch *Batch, size int) {
 	for c, n := range s.others {
 		m.skipped.WithLabelValues(m.category(c)).Add(float64(n))
 	}
+	broken := 0
 	for reason, n := range s.brokenCount {
 		m.quarantined.WithLabelValues(sinks.StageDecode, reason).Add(float64(n))
+		broken += n
 	}
-	if len(s.broken) > 0 {
-		s.log.Warn("records went to quarantine", "records", len(s.broken), "offset", s.broken[0].Source.Offset, "index", s.broken[0].Source.Index, "error", s.broken[0].Error)
+	if broken > 0 {
+		s.log.Warn("records went to quarantine", "records", broken, "offset", s.firstBroken.Source.Offset, "index", s.firstBroken.Source.Index, "error", s.firstBroken.Error)
 	}
+	s.firstBroken = sinks.QuarantinedRecord{} // its bytes are those of the batch
 	clear(s.others)
 	clear(s.brokenCount)
-	clear(s.broken)
 	clear(s.raw)
-	s.broken, s.raw, s.ids = s.broken[:0], s.raw[:0], s.ids[:0]
+	s.raw, s.ids = s.raw[:0], s.ids[:0]
 	s.counts, s.unknown, s.entities = [categories]int{}, 0, 0
 }
 
-// decoded takes one value of the current message.
+// decoded takes one value of the current message. Where this program's own code fails on it, that value alone goes to quarantine.
 func (s *source) decoded(index int, d *schemas.Decoded) {
+	if s.fail != nil {
+		return
+	}
+	s.values = index + 1
+	defer func() {
+		if p := recover(); p != nil {
+			s.undeal()
+			s.panicked(index, p, d.Raw)
+		}
+	}()
+	s.take(index, d)
+}
+
+func (s *source) take(index int, d *schemas.Decoded) {
 	switch d.Kind {
 	case schemas.KindOtherCategory:
 		// The name aliases the message; a key that is there already is not stored again.
@@ -399,8 +474,7 @@ func (s *source) decoded(index int, d *schemas.Decoded) {
 		if errors.As(d.Err, &e) {
 			reason = e.Reason
 		}
-		s.brokenCount[reason]++
-		s.broken = append(s.broken, sinks.QuarantinedRecord{
+		s.addBroken(sinks.QuarantinedRecord{
 			Source: s.sourceOf(index), Stage: sinks.StageDecode, ReceivedTime: s.record.Time, Reason: reason, Error: d.Err.Error(), Bytes: d.Raw,
 		})
 	case schemas.KindSignIn:
@@ -418,7 +492,10 @@ func (s *source) decoded(index int, d *schemas.Decoded) {
 		schemas.Compact(rec)
 		s.from.Offset, s.from.Index = s.record.Offset, uint32(index)
 		s.message.ReceivedMs = max(s.record.Time, 0)
-		s.signIn, s.compacted = rec, false
+		s.signIn, s.compacted, s.dealt = rec, false, s.dealt[:0]
+		if s.router.probe != nil {
+			defer s.router.probe(s.record.Value, rec)
+		}
 		s.dealer.Deal(rec, uint32(len(s.targets)), s.router.deps.Wanted, s.deal)
 	}
 }
@@ -463,7 +540,28 @@ func (s *source) deal(partition uint32, roles schemas.RoleSet) {
 		s.fail = fmt.Errorf("encode %s/%d offset %d index %d: %w", s.topic.Name, s.partition, s.record.Offset, s.from.Index, err)
 	}
 	c.ends = append(c.ends, len(c.data))
+	s.dealt = append(s.dealt, partition)
 	s.entities++
+}
+
+// undeal takes the current record out of all chunks, whatever of it stands there.
+func (s *source) undeal() {
+	for _, p := range s.dealt {
+		c := s.targets[p]
+		c.ends = c.ends[:len(c.ends)-1]
+		s.entities--
+	}
+	s.dealt = s.dealt[:0]
+	for p, c := range s.targets {
+		switch {
+		case c == nil:
+		case len(c.ends) == 0:
+			c.release()
+			s.targets[p] = nil
+		default:
+			c.data = c.data[:c.ends[len(c.ends)-1]]
+		}
+	}
 }
 
 // committable returns the offset below which everything is acknowledged, and whether it moved.

@@ -164,7 +164,9 @@ func (r *running) contains(text string, want ...string) {
 
 // controls reports characters that a terminal would obey.
 func controls(text string) bool {
-	return strings.ContainsFunc(text, func(c rune) bool { return c != '\n' && (c < ' ' || c >= 0x7f && c < 0xa0 || c == 0x202e || c == '\ufffd') })
+	return strings.ContainsFunc(text, func(c rune) bool {
+		return c != '\n' && (c < ' ' || c >= 0x7f && c < 0xa0 || c == 0x202e || c == '\ufffd')
+	})
 }
 
 func TestQuarantineListAndShow(t *testing.T) {
