@@ -612,14 +612,14 @@ func (w *world) start(t testing.TB, tweak func(*process)) *process {
 	}
 	p.records = &memoryRecords{tables: w.tables}
 	p.pipeline, err = New(w.config, Dependencies{
-		Kafka:      p.kafka,
+		Kafka: p.kafka,
 		NewMachine: func(_, _ uint32) (Machine, error) {
 			if w.machine != nil {
 				return w.machine(), nil
 			}
 			return newTally(w.fingerprint), nil
 		},
-		Wanted:     schemas.Roles(schemas.Role_ROLE_USER, schemas.Role_ROLE_ADDRESS), Catalogue: knowledge,
+		Wanted: schemas.Roles(schemas.Role_ROLE_USER, schemas.Role_ROLE_ADDRESS), Catalogue: knowledge,
 		NewSink: func(durable func([]sinks.Position)) (RowSink, error) {
 			p.sink = newMemorySink(w.tables, durable)
 			return p.sink, nil
@@ -649,7 +649,10 @@ func (p *process) stop() error {
 	p.cancel()
 	err := <-p.done
 	p.kafka.Close()
-	if !p.board.dead {
+	p.board.mu.Lock()
+	dead := p.board.dead
+	p.board.mu.Unlock()
+	if !dead {
 		if err := p.store.Close(); err != nil {
 			p.t.Error(err)
 		}

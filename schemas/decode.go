@@ -124,6 +124,7 @@ type Decoded struct {
 // buffers and does not allocate in the steady state.
 type Decoder struct {
 	message  []byte
+	whole    []byte // message with the white space behind it
 	received time.Time
 	each     func(int, *Decoded)
 	index    int
@@ -173,7 +174,8 @@ func (d *Decoder) Decode(message []byte, received time.Time, each func(index int
 	d.message, d.received, d.each, d.index, d.quiet = message, received, each, 0, 0
 	d.wasCut = false
 	d.resyncBudget, d.bracketBudget = 4*len(message)+1<<16, 64*len(message)+1<<20
-	defer func() { d.message, d.each = nil, nil }()
+	d.whole = message
+	defer func() { d.message, d.whole, d.each = nil, nil, nil }()
 
 	end := len(message)
 	for end > 0 && (message[end-1] <= ' ') {
@@ -188,7 +190,7 @@ func (d *Decoder) Decode(message []byte, received time.Time, each func(index int
 		p += 3
 	}
 	if p = d.skipSpace(p); p == end {
-		d.broken(p, p, &RecordError{Reason: ReasonEmpty, Offset: p, Expected: "a JSON object with a member records, or a record"})
+		d.broken(0, p, &RecordError{Reason: ReasonEmpty, Offset: p, Expected: "a JSON object with a member records, or a record"})
 		return
 	}
 	for p < end {
@@ -440,7 +442,10 @@ func (d *Decoder) isRecord(p int) bool {
 
 func (d *Decoder) broken(p, end int, err *RecordError) {
 	d.wasCut = d.wasCut || err.Reason == ReasonTruncated
-	d.deliver(Decoded{Kind: KindBroken, Raw: d.message[p:end:end], Err: err})
+	if end == len(d.message) {
+		end = len(d.whole) // the bytes as they were sent
+	}
+	d.deliver(Decoded{Kind: KindBroken, Raw: d.whole[p:end:end], Err: err})
 }
 
 func (d *Decoder) deliver(out Decoded) {
