@@ -125,6 +125,7 @@ type Decoded struct {
 type Decoder struct {
 	message  []byte
 	whole    []byte // message with the white space behind it
+	begin    int    // where the first value of message begins
 	received time.Time
 	each     func(int, *Decoded)
 	index    int
@@ -174,7 +175,7 @@ func (d *Decoder) Decode(message []byte, received time.Time, each func(index int
 	d.message, d.received, d.each, d.index, d.quiet = message, received, each, 0, 0
 	d.wasCut = false
 	d.resyncBudget, d.bracketBudget = 4*len(message)+1<<16, 64*len(message)+1<<20
-	d.whole = message
+	d.whole, d.begin = message, 0
 	defer func() { d.message, d.whole, d.each = nil, nil, nil }()
 
 	end := len(message)
@@ -193,6 +194,7 @@ func (d *Decoder) Decode(message []byte, received time.Time, each func(index int
 		d.broken(0, p, &RecordError{Reason: ReasonEmpty, Offset: p, Expected: "a JSON object with a member records, or a record"})
 		return
 	}
+	d.begin = p
 	for p < end {
 		p = d.skipSpace(d.value(p, 0, '\n'))
 	}
@@ -442,8 +444,12 @@ func (d *Decoder) isRecord(p int) bool {
 
 func (d *Decoder) broken(p, end int, err *RecordError) {
 	d.wasCut = d.wasCut || err.Reason == ReasonTruncated
+	// The bytes as they were sent, with the white space around them.
+	if p == d.begin {
+		p = 0
+	}
 	if end == len(d.message) {
-		end = len(d.whole) // the bytes as they were sent
+		end = len(d.whole)
 	}
 	d.deliver(Decoded{Kind: KindBroken, Raw: d.whole[p:end:end], Err: err})
 }
