@@ -43,7 +43,9 @@ func sibling(n int, at time.Time) []byte {
 // every bad one is in quarantine exactly once, at its position and with the bytes that were sent, and nothing lags.
 func TestPoison(t *testing.T) {
 	start := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
-	one := func(name, stage string, broken []byte) poison { return poison{name: name, message: broken, broken: [][]byte{broken}, stage: stage} }
+	one := func(name, stage string, broken []byte) poison {
+		return poison{name: name, message: broken, broken: [][]byte{broken}, stage: stage}
+	}
 	among := func(name string, broken ...string) poison {
 		p := poison{name: name, stage: "decode", message: []byte(`{"records":[SIBLING`)}
 		for _, b := range broken {
