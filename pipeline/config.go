@@ -197,6 +197,9 @@ type Dependencies struct {
 	// Progress reads the newest stored position of every shard.
 	Progress   func(ctx context.Context) (map[uint16]sinks.Position, error)
 	Quarantine Quarantine
+	// PassedOver reads which messages of the entities topic are in quarantine because a machine of the fingerprint failed on them
+	// (sinks.ReasonPanic), by shard. They are not applied. nil means none.
+	PassedOver func(ctx context.Context, incarnation uint32, fingerprint uint64) (map[uint16][]int64, error)
 	// RawStore may be nil: records as received are then not kept.
 	RawStore  RawStore
 	Snapshots *SnapshotStore

@@ -85,7 +85,7 @@ func (d *dealing) quarantined(index int, decoded *schemas.Decoded) sinks.Quarant
 		reason = e.Reason
 	}
 	return sinks.QuarantinedRecord{
-		Source: d.source(index), Stage: StageDecode, ReceivedTime: d.record.Time, Reason: reason, Error: decoded.Err.Error(), Bytes: decoded.Raw,
+		Source: d.source(index), Stage: sinks.StageDecode, ReceivedTime: d.record.Time, Reason: reason, Error: decoded.Err.Error(), Bytes: decoded.Raw,
 	}
 }
 

@@ -346,6 +346,18 @@ func (t *tables) readProgress(context.Context) (map[uint16]sinks.Position, error
 	return maps.Clone(t.progress), nil
 }
 
+func (t *tables) readPassedOver(_ context.Context, incarnation uint32, fingerprint uint64) (map[uint16][]int64, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := map[uint16][]int64{}
+	for source, q := range t.quarantined {
+		if q.Stage == sinks.StageEntities && q.Reason == sinks.ReasonPanic && source.Incarnation == incarnation && q.Fingerprint == fingerprint {
+			all[uint16(source.Partition)] = append(all[uint16(source.Partition)], source.Offset)
+		}
+	}
+	return all, nil
+}
+
 // memorySink is a RowSink over tables: rows wait in a block, become visible when it is inserted, and the positions after
 // that. It can die at any of these moments.
 type memorySink struct {
@@ -572,6 +584,8 @@ type world struct {
 	config  Config
 	// fingerprint of the machine.
 	fingerprint uint64
+	// machine makes the state machines, where it is set.
+	machine func() Machine
 }
 
 func newWorld(t testing.TB, rawPartitions, partitions int) *world {
@@ -598,14 +612,19 @@ func (w *world) start(t testing.TB, tweak func(*process)) *process {
 	}
 	p.records = &memoryRecords{tables: w.tables}
 	p.pipeline, err = New(w.config, Dependencies{
-		Kafka:      p.kafka,
-		NewMachine: func(_, _ uint32) (Machine, error) { return newTally(w.fingerprint), nil },
-		Wanted:     schemas.Roles(schemas.Role_ROLE_USER, schemas.Role_ROLE_ADDRESS), Catalogue: knowledge,
+		Kafka: p.kafka,
+		NewMachine: func(_, _ uint32) (Machine, error) {
+			if w.machine != nil {
+				return w.machine(), nil
+			}
+			return newTally(w.fingerprint), nil
+		},
+		Wanted: schemas.Roles(schemas.Role_ROLE_USER, schemas.Role_ROLE_ADDRESS), Catalogue: knowledge,
 		NewSink: func(durable func([]sinks.Position)) (RowSink, error) {
 			p.sink = newMemorySink(w.tables, durable)
 			return p.sink, nil
 		},
-		Progress: w.tables.readProgress, Quarantine: p.records, RawStore: memoryRaw{p.records}, Snapshots: p.store, Logger: logger(t),
+		Progress: w.tables.readProgress, PassedOver: w.tables.readPassedOver, Quarantine: p.records, RawStore: memoryRaw{p.records}, Snapshots: p.store, Logger: logger(t),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -630,7 +649,10 @@ func (p *process) stop() error {
 	p.cancel()
 	err := <-p.done
 	p.kafka.Close()
-	if !p.board.dead {
+	p.board.mu.Lock()
+	dead := p.board.dead
+	p.board.mu.Unlock()
+	if !dead {
 		if err := p.store.Close(); err != nil {
 			p.t.Error(err)
 		}

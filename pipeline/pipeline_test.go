@@ -47,7 +47,7 @@ func TestRecordsBecomeRows(t *testing.T) {
 		t.Error("no broken record is in quarantine")
 	}
 	for _, q := range w.tables.quarantined {
-		if q.Stage != StageDecode || q.Reason == "" || q.Source.Topic != "raw" || len(q.Bytes) == 0 {
+		if q.Stage != sinks.StageDecode || q.Reason == "" || q.Source.Topic != "raw" || len(q.Bytes) == 0 {
 			t.Errorf("quarantined %+v", q)
 		}
 	}
@@ -599,7 +599,7 @@ func TestUndecodableEntity(t *testing.T) {
 	w.check(t, 50, users)
 	for _, offset := range []int64{0, 1} {
 		q, ok := w.tables.quarantined[sinks.Source{Topic: w.config.EntitiesTopic, Incarnation: 1, Offset: offset}]
-		if !ok || q.Stage != StageEntities {
+		if !ok || q.Stage != sinks.StageEntities {
 			t.Errorf("message %d is not in quarantine: %+v", offset, q)
 		}
 	}
@@ -632,7 +632,7 @@ func TestRefusedEntity(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range w.tables.quarantined {
-		if q.Stage != StagePublish || q.Reason != "too_large" || string(q.Bytes) != long || q.Source.Topic != "raw" || q.Source.Offset != 1 {
+		if q.Stage != sinks.StagePublish || q.Reason != "too_large" || string(q.Bytes) != long || q.Source.Topic != "raw" || q.Source.Offset != 1 {
 			t.Errorf("quarantined %+v", q)
 		}
 	}

@@ -44,6 +44,9 @@ const (
 // batch is 1 MiB, and JSON packs 10 to 20 times; beyond this bound a batch is taken for hostile.
 const maxDecompressed = 256 << 20
 
+// maxArena is how much one call of decode unpacks before it stops between batches, in bytes; the rest is fetched again.
+const maxArena = 64 << 20
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Record is one record of a partition. Value aliases a buffer of the reader that gave it.
@@ -194,9 +197,12 @@ type batchReader struct {
 // Control records and those of aborted transactions are left out. An error names the batch's offset; the
 // records before it are returned with it.
 func (r *batchReader) decode(set []byte, next int64, aborted []abortedTransaction, records []Record, gaps []gap) ([]Record, []gap, int64, error) {
+	if cap(r.arena) > maxArena {
+		r.arena = nil // a rare huge batch is left to the collector
+	}
 	r.arena = r.arena[:0]
 	clear(r.aborted)
-	for len(set) >= batchHeader {
+	for len(set) >= batchHeader && (len(r.arena) < maxArena || len(records) == 0) {
 		base := int64(binary.BigEndian.Uint64(set[batchBaseOffset:]))
 		size := int(int32(binary.BigEndian.Uint32(set[batchLength:]))) + batchLengthPrefix
 		if magic := set[batchMagic]; magic != 2 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,13 +17,6 @@ import (
 
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
-)
-
-// Stages of a quarantined record.
-const (
-	StageDecode   = "decode"
-	StagePublish  = "publish"
-	StageEntities = "entities"
 )
 
 // router deals the records of raw partitions to the lanes of the entities topic. One goroutine serves one raw
@@ -39,6 +33,8 @@ type router struct {
 	metrics *metrics
 	lanes   []*lane
 	health  *health
+	// probe, which tests set, sees every message (with a nil record, when it is decoded) and every record of it.
+	probe func(message []byte, record *schemas.SignIn)
 }
 
 // commitMetadata stands beside a committed raw offset.
@@ -108,7 +104,12 @@ type source struct {
 	// The goroutine's own.
 	dealing
 	targets     []*chunk
+	ctx         context.Context // of process
+	values      int             // of the current message that were taken
+	dealt       []uint32        // target partitions of the current record
 	broken      []sinks.QuarantinedRecord
+	brokenBytes int
+	firstBroken sinks.QuarantinedRecord
 	raw         []sinks.RawRecord
 	ids         []byte
 	counts      [categories]int
@@ -296,17 +297,15 @@ func (s *source) process(ctx context.Context, batch *Batch) error {
 		}
 	}()
 	size := 0
+	s.ctx = ctx
 	for i := range batch.Records {
 		size += len(batch.Records[i].Value)
-		s.decode(batch.Records[i], s.decoded)
-	}
-	if s.fail != nil {
-		return s.fail
-	}
-	if len(s.broken) > 0 {
-		if err := r.deps.Quarantine.Put(ctx, s.broken); err != nil {
-			return fmt.Errorf("put %d records of %s/%d into quarantine: %w", len(s.broken), s.topic.Name, s.partition, err)
+		if s.decodeMessage(batch.Records[i]); s.fail != nil {
+			return s.fail
 		}
+	}
+	if s.putBroken(); s.fail != nil {
+		return s.fail
 	}
 	if len(s.raw) > 0 {
 		if err := r.deps.RawStore.Put(ctx, s.raw); err != nil {
@@ -332,6 +331,58 @@ func (s *source) process(ctx context.Context, batch *Batch) error {
 	return nil
 }
 
+// decodeMessage decodes a message. Where this program's own code fails on it, what is left of the message goes to quarantine
+// with all of the message's bytes, so that one message never holds up the partition.
+func (s *source) decodeMessage(record Record) {
+	s.values = 0
+	defer func() {
+		if p := recover(); p != nil {
+			s.decoder = schemas.NewDecoder() // the old one is in no known state
+			s.panicked(s.values, p, s.record.Value)
+		}
+	}()
+	s.decode(record, s.decoded)
+	if s.router.probe != nil {
+		s.router.probe(s.record.Value, nil)
+	}
+}
+
+// panicked puts bytes on which this program's own code failed into quarantine.
+func (s *source) panicked(index int, p any, raw []byte) {
+	s.log.Error("signindiag failed on a record; it goes to quarantine and the next ones are read. Please report the stack",
+		"offset", s.record.Offset, "index", index, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	s.addBroken(sinks.QuarantinedRecord{Source: s.source(index), Stage: sinks.StageDecode, ReceivedTime: s.record.Time, Reason: sinks.ReasonPanic, Error: fmt.Sprint(p), Bytes: raw})
+}
+
+// Bounds of the broken records that wait for quarantine: a message may hold half a million of them, each a single byte.
+const (
+	maxBroken      = 4096
+	maxBrokenBytes = 8 << 20
+)
+
+func (s *source) addBroken(q sinks.QuarantinedRecord) {
+	if len(s.brokenCount) == 0 {
+		s.firstBroken = q
+	}
+	s.brokenCount[q.Reason]++
+	s.broken = append(s.broken, q)
+	if s.brokenBytes += len(q.Bytes); len(s.broken) >= maxBroken || s.brokenBytes >= maxBrokenBytes {
+		s.putBroken()
+	}
+}
+
+// putBroken hands broken records to quarantine, and waits there while ClickHouse does not take them.
+func (s *source) putBroken() {
+	if len(s.broken) == 0 || s.fail != nil {
+		return
+	}
+	if err := s.router.deps.Quarantine.Put(s.ctx, s.broken); err != nil {
+		s.fail = fmt.Errorf("put %d records of %s/%d into quarantine: %w", len(s.broken), s.topic.Name, s.partition, err)
+	}
+	clear(s.broken)
+	s.broken, s.brokenBytes = s.broken[:0], 0
+}
+
 func (s *source) count(batch *Batch, size int) {
 	m := s.router.metrics
 	m.messages.Add(float64(len(batch.Records)))
@@ -347,22 +398,38 @@ func (s *source) count(batch *Batch, size int) {
 	for c, n := range s.others {
 		m.skipped.WithLabelValues(m.category(c)).Add(float64(n))
 	}
+	broken := 0
 	for reason, n := range s.brokenCount {
-		m.quarantined.WithLabelValues(StageDecode, reason).Add(float64(n))
+		m.quarantined.WithLabelValues(sinks.StageDecode, reason).Add(float64(n))
+		broken += n
 	}
-	if len(s.broken) > 0 {
-		s.log.Warn("records went to quarantine", "records", len(s.broken), "offset", s.broken[0].Source.Offset, "index", s.broken[0].Source.Index, "error", s.broken[0].Error)
+	if broken > 0 {
+		s.log.Warn("records went to quarantine", "records", broken, "offset", s.firstBroken.Source.Offset, "index", s.firstBroken.Source.Index, "error", s.firstBroken.Error)
 	}
+	s.firstBroken = sinks.QuarantinedRecord{} // its bytes are those of the batch
 	clear(s.others)
 	clear(s.brokenCount)
-	clear(s.broken)
 	clear(s.raw)
-	s.broken, s.raw, s.ids = s.broken[:0], s.raw[:0], s.ids[:0]
+	s.raw, s.ids = s.raw[:0], s.ids[:0]
 	s.counts, s.unknown, s.entities = [categories]int{}, 0, 0
 }
 
-// decoded takes one value of the current message.
+// decoded takes one value of the current message. Where this program's own code fails on it, that value alone goes to quarantine.
 func (s *source) decoded(index int, d *schemas.Decoded) {
+	if s.fail != nil {
+		return
+	}
+	s.values = index + 1
+	defer func() {
+		if p := recover(); p != nil {
+			s.undeal()
+			s.panicked(index, p, d.Raw)
+		}
+	}()
+	s.take(index, d)
+}
+
+func (s *source) take(index int, d *schemas.Decoded) {
 	switch d.Kind {
 	case schemas.KindOtherCategory:
 		// The name aliases the message; a key that is there already is not stored again.
@@ -372,9 +439,7 @@ func (s *source) decoded(index int, d *schemas.Decoded) {
 			s.others[strings.Clone(d.Category)] = 1
 		}
 	case schemas.KindBroken:
-		q := s.quarantined(index, d)
-		s.brokenCount[q.Reason]++
-		s.broken = append(s.broken, q)
+		s.addBroken(s.quarantined(index, d))
 	case schemas.KindSignIn:
 		rec := d.SignIn
 		s.counts[min(max(int(rec.Category), 0), categories-1)]++
@@ -385,6 +450,10 @@ func (s *source) decoded(index int, d *schemas.Decoded) {
 			raw := s.received(index, d)
 			raw.RequestID, raw.TenantID = s.keep(raw.RequestID), s.keep(raw.TenantID)
 			s.raw = append(s.raw, raw)
+		}
+		s.dealt = s.dealt[:0]
+		if s.router.probe != nil {
+			defer s.router.probe(s.record.Value, rec)
 		}
 		s.deal(index, rec)
 	}
@@ -417,7 +486,28 @@ func (s *source) append(partition uint32, message *schemas.EntityMessage) {
 		s.fail = fmt.Errorf("encode %s/%d offset %d index %d: %w", s.topic.Name, s.partition, message.Source.Offset, message.Source.Index, err)
 	}
 	c.ends = append(c.ends, len(c.data))
+	s.dealt = append(s.dealt, partition)
 	s.entities++
+}
+
+// undeal takes the current record out of all chunks, whatever of it stands there.
+func (s *source) undeal() {
+	for _, p := range s.dealt {
+		c := s.targets[p]
+		c.ends = c.ends[:len(c.ends)-1]
+		s.entities--
+	}
+	s.dealt = s.dealt[:0]
+	for p, c := range s.targets {
+		switch {
+		case c == nil:
+		case len(c.ends) == 0:
+			c.release()
+			s.targets[p] = nil
+		default:
+			c.data = c.data[:c.ends[len(c.ends)-1]]
+		}
+	}
 }
 
 // committable returns the offset below which everything is acknowledged, and whether it moved.
@@ -648,7 +738,7 @@ func (r *router) refuse(ctx context.Context, value []byte, refused *RefusedError
 		return fmt.Errorf("read back a message of %d bytes that was refused: %w", len(value), errors.Join(err, refused))
 	}
 	rec := sinks.QuarantinedRecord{
-		Stage: StagePublish, ReceivedTime: msg.ReceivedMs, Reason: refused.Reason, Error: refused.Error(), Bytes: value,
+		Stage: sinks.StagePublish, ReceivedTime: msg.ReceivedMs, Reason: refused.Reason, Error: refused.Error(), Bytes: value,
 		Source: sinks.Source{Incarnation: uint32(msg.Source.Topic), Partition: int32(msg.Source.Partition), Offset: msg.Source.Offset, Index: msg.Source.Index},
 	}
 	for _, t := range r.config.RawTopics {
@@ -656,22 +746,23 @@ func (r *router) refuse(ctx context.Context, value []byte, refused *RefusedError
 			rec.Source.Topic = t.Name
 		}
 	}
-	if raw := r.rawRecord(ctx, rec.Source, msg.ReceivedMs); raw != nil {
+	if raw := r.deps.Kafka.RawRecord(ctx, rec.Source, msg.ReceivedMs); raw != nil {
 		rec.Bytes = raw
 	}
 	if err := r.deps.Quarantine.Put(ctx, []sinks.QuarantinedRecord{rec}); err != nil {
 		return fmt.Errorf("put a record that Kafka refused into quarantine: %w", err)
 	}
-	r.metrics.quarantined.WithLabelValues(StagePublish, refused.Reason).Inc()
+	r.metrics.quarantined.WithLabelValues(sinks.StagePublish, refused.Reason).Inc()
 	r.log.Warn("Kafka refused a record for good; it is in quarantine", "topic", rec.Source.Topic, "partition", rec.Source.Partition, "offset", rec.Source.Offset, "index", rec.Source.Index, "error", refused)
 	return nil
 }
 
-// rawRecord reads a record's own bytes once more, nil where they have expired.
-func (r *router) rawRecord(ctx context.Context, src sinks.Source, receivedMs int64) []byte {
-	ctx, cancel := context.WithTimeout(ctx, r.deps.Kafka.config.RequestTimeout)
+// RawRecord reads a record's own bytes from the raw topic once more, nil where they have expired or Kafka does not answer.
+// receivedMs is the Kafka time of its message.
+func (k *Kafka) RawRecord(ctx context.Context, src sinks.Source, receivedMs int64) []byte {
+	ctx, cancel := context.WithTimeout(ctx, k.config.RequestTimeout)
 	defer cancel()
-	reader := NewReader(r.deps.Kafka, ReaderConfig{Topic: src.Topic, Partition: int(src.Partition), Offset: src.Offset, MaxBytes: 1, Logger: r.log})
+	reader := NewReader(k, ReaderConfig{Topic: src.Topic, Partition: int(src.Partition), Offset: src.Offset, MaxBytes: 1, Logger: slog.New(slog.DiscardHandler)})
 	defer reader.Close()
 	for {
 		batch, err := reader.Next(ctx)

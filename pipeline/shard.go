@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -143,6 +144,9 @@ type shard struct {
 	message   schemas.EntityMessage
 	rows      detectors.Rows
 	replaying bool
+	// passed are the offsets that are passed over, since a machine with the fingerprint passedBy failed on them.
+	passed   map[int64]bool
+	passedBy uint64
 
 	stored       int64 // offset of the last snapshot
 	snapshotAt   time.Time
@@ -219,6 +223,10 @@ func (m *shards) serve(ctx context.Context, mem member, ids []int) error {
 		s.trouble = m.health.watch(m.config.EntitiesTopic, id)
 		wg.Go(func() {
 			err := s.run(run)
+			for errors.Is(err, errPassedOver) && run.Err() == nil {
+				s.writing.Wait() // a snapshot under way uses the buffer of the next one
+				err = s.run(run)
+			}
 			var stop *StoppedError
 			switch {
 			case err == nil || run.Err() != nil:
@@ -339,6 +347,33 @@ func (s *shard) newMachine() (err error) {
 		return fmt.Errorf("make the state machine of shard %d: %w", s.id, err)
 	}
 	s.counted = detectors.Stats{}
+	if f := s.machine.Fingerprint(); s.passed == nil || s.passedBy != f {
+		s.passed, s.passedBy = map[int64]bool{}, f
+	}
+	return nil
+}
+
+// errPassedOver means that the machine failed on a message, which is passed over from now on: the state is to be recovered.
+var errPassedOver = errors.New("the state machine failed on a message")
+
+// step applies the current message. When the machine fails on it, its state may be half changed: the message goes to quarantine,
+// which is where every later recovery with the same fingerprint reads that it is passed over, and the state is recovered
+// from snapshot and log without it. So the rows stay a function of the log and of what is passed over.
+func (s *shard) step(ctx context.Context, rec *Record) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		s.recovered, s.machine = false, nil
+		s.log.Error("signindiag failed on a message of the entities topic; it goes to quarantine, and the shard begins again without it. Please report the stack",
+			"offset", rec.Offset, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		if err = s.quarantine(ctx, rec, sinks.ReasonPanic, fmt.Sprint(p)); err == nil {
+			s.passed[rec.Offset] = true
+			err = errPassedOver
+		}
+	}()
+	s.machine.Apply(&s.message, rec.Offset, &s.rows)
 	return nil
 }
 
@@ -383,14 +418,23 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 		}
 		s.rows.Reset()
 		s.message.ResetVT()
-		if err := s.message.UnmarshalVTUnsafe(rec.Value); err != nil || s.message.Source == nil || s.message.SignIn == nil {
+		if s.passed[rec.Offset] {
+			// So that the next recovery need not begin before it.
+			s.snapshotAt = time.Now()
+		} else if err := s.message.UnmarshalVTUnsafe(rec.Value); err != nil || s.message.Source == nil || s.message.SignIn == nil {
 			if emit {
-				if err := s.quarantine(ctx, rec, err); err != nil {
+				if err == nil {
+					err = errors.New("it has no source or no record")
+				}
+				if err := s.quarantine(ctx, rec, "undecodable", err.Error()); err != nil {
 					return err
 				}
+				s.log.Warn("a message of the entities topic cannot be decoded; it is in quarantine", "offset", rec.Offset, "error", err)
 			}
 		} else {
-			s.machine.Apply(&s.message, rec.Offset, &s.rows)
+			if err := s.step(ctx, rec); err != nil {
+				return err
+			}
 			applied++
 			if emit {
 				s.observeLateness(&s.message)
@@ -432,16 +476,17 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 	return nil
 }
 
-// quarantine stores a message that cannot be decoded, before the position passes it.
-func (s *shard) quarantine(ctx context.Context, rec *Record, cause error) error {
+// quarantine stores a message that cannot be read or applied, before the position passes it.
+func (s *shard) quarantine(ctx context.Context, rec *Record, reason, text string) error {
 	m := s.shards
-	if cause == nil {
-		cause = errors.New("it has no source or no record")
-	}
-	err := m.deps.Quarantine.Put(ctx, []sinks.QuarantinedRecord{{
+	q := sinks.QuarantinedRecord{
 		Source: sinks.Source{Topic: m.config.EntitiesTopic, Incarnation: m.config.EntitiesIncarnation, Partition: int32(s.id), Offset: rec.Offset},
-		Stage:  StageEntities, ReceivedTime: rec.Time, Reason: "undecodable", Error: cause.Error(), Bytes: rec.Value,
-	}})
+		Stage:  sinks.StageEntities, ReceivedTime: rec.Time, Reason: reason, Error: text, Bytes: rec.Value,
+	}
+	if reason == sinks.ReasonPanic {
+		q.Fingerprint = s.passedBy
+	}
+	err := m.deps.Quarantine.Put(ctx, []sinks.QuarantinedRecord{q})
 	if err == nil {
 		err = m.deps.Quarantine.Flush(ctx)
 	}
@@ -449,8 +494,7 @@ func (s *shard) quarantine(ctx context.Context, rec *Record, cause error) error 
 		s.recovered = false
 		return fmt.Errorf("put message %d of shard %d into quarantine: %w", rec.Offset, s.id, err)
 	}
-	m.metrics.quarantined.WithLabelValues(StageEntities, "undecodable").Inc()
-	s.log.Warn("a message of the entities topic cannot be decoded; it is in quarantine", "offset", rec.Offset, "error", cause)
+	m.metrics.quarantined.WithLabelValues(sinks.StageEntities, reason).Inc()
 	return nil
 }
 
@@ -543,6 +587,17 @@ func (s *shard) recover(ctx context.Context) error {
 		return err
 	}
 	incarnation := m.config.EntitiesIncarnation
+	if m.deps.PassedOver != nil {
+		if err := persist(ctx, s.log, s.trouble, "read which messages are passed over", func() error {
+			all, err := m.deps.PassedOver(ctx, incarnation, s.passedBy)
+			for _, offset := range all[uint16(s.id)] {
+				s.passed[offset] = true
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
 	seen := uint32(0)
 	if progress != nil {
 		seen = progress.Incarnation

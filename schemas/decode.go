@@ -124,6 +124,8 @@ type Decoded struct {
 // buffers and does not allocate in the steady state.
 type Decoder struct {
 	message  []byte
+	whole    []byte // message with the white space behind it
+	begin    int    // where the first value of message begins
 	received time.Time
 	each     func(int, *Decoded)
 	index    int
@@ -173,7 +175,8 @@ func (d *Decoder) Decode(message []byte, received time.Time, each func(index int
 	d.message, d.received, d.each, d.index, d.quiet = message, received, each, 0, 0
 	d.wasCut = false
 	d.resyncBudget, d.bracketBudget = 4*len(message)+1<<16, 64*len(message)+1<<20
-	defer func() { d.message, d.each = nil, nil }()
+	d.whole, d.begin = message, 0
+	defer func() { d.message, d.whole, d.each = nil, nil, nil }()
 
 	end := len(message)
 	for end > 0 && (message[end-1] <= ' ') {
@@ -188,9 +191,10 @@ func (d *Decoder) Decode(message []byte, received time.Time, each func(index int
 		p += 3
 	}
 	if p = d.skipSpace(p); p == end {
-		d.broken(p, p, &RecordError{Reason: ReasonEmpty, Offset: p, Expected: "a JSON object with a member records, or a record"})
+		d.broken(0, p, &RecordError{Reason: ReasonEmpty, Offset: p, Expected: "a JSON object with a member records, or a record"})
 		return
 	}
+	d.begin = p
 	for p < end {
 		p = d.skipSpace(d.value(p, 0, '\n'))
 	}
@@ -440,7 +444,14 @@ func (d *Decoder) isRecord(p int) bool {
 
 func (d *Decoder) broken(p, end int, err *RecordError) {
 	d.wasCut = d.wasCut || err.Reason == ReasonTruncated
-	d.deliver(Decoded{Kind: KindBroken, Raw: d.message[p:end:end], Err: err})
+	// The bytes as they were sent, with the white space around them.
+	if p == d.begin {
+		p = 0
+	}
+	if end == len(d.message) {
+		end = len(d.whole)
+	}
+	d.deliver(Decoded{Kind: KindBroken, Raw: d.whole[p:end:end], Err: err})
 }
 
 func (d *Decoder) deliver(out Decoded) {

@@ -128,7 +128,7 @@ func TestRetention(t *testing.T) {
 	}{
 		{chschema.Retention{}, nil, "", ""},
 		{chschema.Retention{Diagnoses: 3650}, []string{"diagnoses", "diagnoses_by_user", "incident_members", "incident_members_by_incident", "request_ids"}, "toDate(event_time) + toIntervalDay(3650)", ""},
-		{chschema.Retention{Diagnoses: 3650, Incidents: 30, Quarantine: 31, RawRecords: 7}, []string{"incidents", "quarantine", "raw_records"}, "toDate(event_time) + toIntervalDay(3650)", "toDate(last_seen) + toIntervalDay(30)"},
+		{chschema.Retention{Diagnoses: 3650, Incidents: 30, Quarantine: 31, RawRecords: 7}, []string{"incidents", "quarantine", "quarantine_replays", "raw_records"}, "toDate(event_time) + toIntervalDay(3650)", "toDate(last_seen) + toIntervalDay(30)"},
 		{chschema.Retention{Incidents: 31, Quarantine: 31, RawRecords: 7}, []string{"diagnoses", "diagnoses_by_user", "incident_members", "incident_members_by_incident", "incidents", "request_ids"}, "", "toDate(last_seen) + toIntervalDay(31)"},
 	} {
 		o.Retention = c.retention

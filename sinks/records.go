@@ -19,6 +19,21 @@ type Source struct {
 	Index uint32
 }
 
+// Stages at which a record leaves the way.
+const (
+	// StageDecode: the bytes are no record.
+	StageDecode = "decode"
+	// StagePublish: Kafka does not take the record's message for the entities topic.
+	StagePublish = "publish"
+	// StageEntities: a message of the entities topic cannot be read or applied; its bytes are that message.
+	StageEntities = "entities"
+	// StageSink is followed by the name of the table that does not take the row; the bytes are the row as JSON.
+	StageSink = "sink "
+)
+
+// ReasonPanic is the reason of a record on which this program's own code failed; the log has the stack.
+const ReasonPanic = "panic"
+
 // QuarantinedRecord is a record that left the way, with its bytes and the reason.
 type QuarantinedRecord struct {
 	Source Source
@@ -29,8 +44,16 @@ type QuarantinedRecord struct {
 	// Reason is a short name of the kind of trouble, one of few; Error is the error in full.
 	Reason string
 	Error  string
-	Bytes  []byte
+	// Bytes are kept up to MaxQuarantinedBytes.
+	Bytes []byte
+	// Fingerprint is set where a shard passes over a message: that of the code, settings and catalogue for which it does.
+	Fingerprint uint64
 }
+
+// MaxQuarantinedBytes bounds what is kept of one record, in bytes. It is more than any message that Kafka takes by default
+// (1 MiB) and that Event Hubs takes at all (20 MiB); beyond it is what a hostile batch unpacks to. Of a larger record
+// the beginning is kept; the whole of it is in the raw topic, at its position, as long as that keeps it.
+const MaxQuarantinedBytes = 32 << 20
 
 // RawRecord is a record as received.
 type RawRecord struct {
@@ -124,16 +147,28 @@ func NewQuarantine(cfg RecordsConfig) (*Quarantine, error) {
 }
 
 // Put takes records; they are copied before it returns. It blocks while both blocks are full, until ctx ends;
-// after an error nothing was taken. Before the raw offset of a record is committed, Flush must have
-// returned nil.
+// after an error some of them may have been taken, which is no harm. Before the raw offset of a record is committed, Flush
+// must have returned nil.
 func (q *Quarantine) Put(ctx context.Context, records []QuarantinedRecord) error {
-	b, err := q.writer.acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer q.writer.release()
-	for i := range records {
-		b.put(records[i].ReceivedTime, func(t *quarantineTable) { t.put(&records[i]) })
+	now := time.Now().UnixMilli()
+	return putRecords(ctx, q.writer, len(records), func(b *recordBlock[*quarantineTable], i int) {
+		b.put(records[i].ReceivedTime, func(t *quarantineTable) { t.put(&records[i], now) })
+	})
+}
+
+// putRecords fills the writer's block with n records and waits for the next one whenever it is full, so that no block is
+// larger than its bounds and one record.
+func putRecords[T table](ctx context.Context, w *writer[*recordBlock[T]], n int, put func(b *recordBlock[T], i int)) error {
+	for i := 0; i < n; {
+		b, err := w.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		for i < n && b.rows() < w.cfg.maxRows && b.size() < w.cfg.maxBytes {
+			put(b, i)
+			i++
+		}
+		w.release()
 	}
 	return nil
 }
@@ -164,15 +199,9 @@ func NewRawRecords(cfg RecordsConfig) (*RawRecords, error) {
 
 // Put takes records, as Quarantine.Put.
 func (r *RawRecords) Put(ctx context.Context, records []RawRecord) error {
-	b, err := r.writer.acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer r.writer.release()
-	for i := range records {
+	return putRecords(ctx, r.writer, len(records), func(b *recordBlock[*rawTable], i int) {
 		b.put(records[i].ReceivedTime, func(t *rawTable) { t.put(&records[i]) })
-	}
-	return nil
+	})
 }
 
 // Flush returns nil when everything that Put took before is in ClickHouse.

@@ -129,16 +129,17 @@ func (x *rowIndex) reset() {
 const revisionOffsetMask = 1<<48 - 1
 
 // refusedRow describes a row of a table that the server refused: its source is the message of the entities
-// topic that made it, its bytes are the row as JSON.
-func refusedRow(topic, table string, shard uint16, revision uint64, receivedMS int64, row any) QuarantinedRecord {
+// topic that made it, its bytes are the row as JSON. A message may make several rows of a table, so the index is taken from the
+// hash of the row's key.
+func refusedRow(topic, table string, shard uint16, revision, key uint64, receivedMS int64, row any) QuarantinedRecord {
 	b, err := json.Marshal(row)
 	if err != nil {
 		// Rows are strings and integers; JSON has a form for all of them.
 		b = []byte(err.Error())
 	}
 	return QuarantinedRecord{
-		Source:       Source{Topic: topic, Partition: int32(shard), Offset: int64(revision & revisionOffsetMask)},
-		Stage:        "sink " + table,
+		Source:       Source{Topic: topic, Partition: int32(shard), Offset: int64(revision & revisionOffsetMask), Index: uint32(key)},
+		Stage:        StageSink + table,
 		ReceivedTime: receivedMS,
 		Reason:       "row refused by ClickHouse",
 		Bytes:        b,
@@ -229,7 +230,7 @@ func (t *diagnosesTable) put(d *detectors.Diagnosis, hash uint64, summary, evide
 const diagnosisFixedBytes = 250
 
 func (t *diagnosesTable) quarantined(row int, topic string) QuarantinedRecord {
-	return refusedRow(topic, t.table, t.shard.ColUInt16[row], t.revision.ColUInt64[row], t.receivedTime.ColInt64[row], map[string]any{
+	return refusedRow(topic, t.table, t.shard.ColUInt16[row], t.revision.ColUInt64[row], t.index.hashes[row], t.receivedTime.ColInt64[row], map[string]any{
 		"request_id": t.requestID.at(row), "correlation_id": t.correlationID.at(row), "tenant_id": t.tenantID.at(row),
 		"event_time": t.eventTime.ColInt64[row], "received_time": t.receivedTime.ColInt64[row], "category": t.category.at(row),
 		"user": t.user.at(row), "user_id": t.userID.at(row), "app": t.app.at(row), "resource": t.resource.at(row),
@@ -319,7 +320,7 @@ func (t *incidentsTable) put(i *detectors.Incident, hash uint64, shard uint16) {
 const incidentFixedBytes = 200
 
 func (t *incidentsTable) quarantined(row int, topic string) QuarantinedRecord {
-	return refusedRow(topic, t.table, t.shard.ColUInt16[row], t.revision.ColUInt64[row], t.lastSeen.ColInt64[row]/1000, map[string]any{
+	return refusedRow(topic, t.table, t.shard.ColUInt16[row], t.revision.ColUInt64[row], t.index.hashes[row], t.lastSeen.ColInt64[row]/1000, map[string]any{
 		"incident_id": t.incidentID.at(row), "kind": t.kind.at(row), "severity": t.severity.at(row),
 		"entity_kind": t.entityKind.at(row), "entity_value": t.entityValue.at(row), "tenant_id": t.tenantID.at(row),
 		"first_seen": t.firstSeen.ColInt64[row], "last_seen": t.lastSeen.ColInt64[row], "users": t.users.at(row),
@@ -376,7 +377,7 @@ func (t *membersTable) put(m *detectors.IncidentMember, hash uint64, shard uint1
 const memberFixedBytes = 100
 
 func (t *membersTable) quarantined(row int, topic string) QuarantinedRecord {
-	return refusedRow(topic, t.table, t.shard.ColUInt16[row], t.revision.ColUInt64[row], t.eventTime.ColInt64[row]/1000, map[string]any{
+	return refusedRow(topic, t.table, t.shard.ColUInt16[row], t.revision.ColUInt64[row], t.index.hashes[row], t.eventTime.ColInt64[row]/1000, map[string]any{
 		"incident_id": t.incidentID.at(row), "tenant_id": t.tenantID.at(row), "request_id": t.requestID.at(row),
 		"correlation_id": t.correlationID.at(row), "event_time": t.eventTime.ColInt64[row],
 		"shard": t.shard.ColUInt16[row], "revision": t.revision.ColUInt64[row],
@@ -424,7 +425,7 @@ func (t *progressTable) put(topic string, p Position, nowMS int64) {
 
 // quarantined is never asked for: the table has no constraint, and its rows are numbers and the topic's name.
 func (t *progressTable) quarantined(row int, topic string) QuarantinedRecord {
-	return refusedRow(topic, t.table, t.shard.ColUInt16[row], uint64(t.offset.ColInt64[row]), t.updated.ColInt64[row], map[string]any{
+	return refusedRow(topic, t.table, t.shard.ColUInt16[row], uint64(t.offset.ColInt64[row]), 0, t.updated.ColInt64[row], map[string]any{
 		"shard": t.shard.ColUInt16[row], "epoch": t.epoch.ColUInt16[row], "offset": t.offset.ColInt64[row],
 	})
 }
@@ -436,6 +437,9 @@ type quarantineTable struct {
 	stage, reason lowCardinalityColumn
 	receivedTime  millisecondsColumn
 	err, raw      stringColumn
+	writtenTime   millisecondsColumn
+	recordSize    uint64Column
+	fingerprint   uint64Column
 }
 
 // sourceColumns are the columns that name an input record.
@@ -476,10 +480,13 @@ func newQuarantineTable() *quarantineTable {
 	t.add("reason", &t.reason)
 	t.add("error", &t.err)
 	t.add("bytes", &t.raw)
+	t.add("quarantined_time", &t.writtenTime)
+	t.add("size", &t.recordSize)
+	t.add("fingerprint", &t.fingerprint)
 	return t
 }
 
-func (t *quarantineTable) put(q *QuarantinedRecord) {
+func (t *quarantineTable) put(q *QuarantinedRecord, nowMS int64) {
 	r := t.n
 	t.n++
 	t.source.put(r, q.Source)
@@ -487,7 +494,10 @@ func (t *quarantineTable) put(q *QuarantinedRecord) {
 	t.receivedTime.put(r, clampMillis(q.ReceivedTime))
 	t.reason.put(r, q.Reason)
 	t.err.put(r, q.Error)
-	t.raw.putBytes(q.Bytes)
+	t.raw.putBytes(q.Bytes[:min(len(q.Bytes), MaxQuarantinedBytes)])
+	t.writtenTime.put(r, nowMS)
+	t.recordSize.put(r, uint64(len(q.Bytes)))
+	t.fingerprint.put(r, q.Fingerprint)
 	t.bytes = len(t.err.Buf) + len(t.raw.Buf) + t.n*recordFixedBytes
 }
 
@@ -496,7 +506,7 @@ const recordFixedBytes = 150
 
 func (t *quarantineTable) quarantined(row int, _ string) QuarantinedRecord {
 	return QuarantinedRecord{Source: t.source.at(row), Stage: t.stage.at(row), ReceivedTime: t.receivedTime.ColInt64[row],
-		Reason: t.reason.at(row), Error: t.err.at(row), Bytes: []byte(t.raw.at(row))}
+		Reason: t.reason.at(row), Error: t.err.at(row), Bytes: []byte(t.raw.at(row)), Fingerprint: t.fingerprint.ColUInt64[row]}
 }
 
 // rawTable holds records as received.
@@ -534,7 +544,7 @@ func (t *rawTable) put(q *RawRecord) {
 }
 
 func (t *rawTable) quarantined(row int, _ string) QuarantinedRecord {
-	return QuarantinedRecord{Source: t.source.at(row), Stage: "sink " + t.table, ReceivedTime: t.receivedTime.ColInt64[row],
+	return QuarantinedRecord{Source: t.source.at(row), Stage: StageSink + t.table, ReceivedTime: t.receivedTime.ColInt64[row],
 		Reason: "row refused by ClickHouse", Bytes: []byte(t.raw.at(row))}
 }
 

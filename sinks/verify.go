@@ -451,7 +451,7 @@ func NewRecordHasher() *RecordHasher {
 
 // Quarantined returns the hash of a record in quarantine and the hour of its receipt.
 func (h *RecordHasher) Quarantined(q *QuarantinedRecord) (hash uint64, hour int32) {
-	h.quarantine.put(q)
+	h.quarantine.put(q, 0)
 	h.text = h.quarantine.appendTexts(h.text[:0], 0, h.quarantineRow, false)
 	h.quarantine.reset()
 	return xxhash.Sum64(h.text), hourOfMillis(q.ReceivedTime)

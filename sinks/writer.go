@@ -556,11 +556,12 @@ func halve(work []rowRange) []rowRange {
 // quarantineRows puts refused rows into the table quarantine.
 func (w *writer[B]) quarantineRows(ctx context.Context, p part, refused []refusedRange, token string) error {
 	q := newRecordBlock(newQuarantineTable, weekOfMillis)
+	now := time.Now().UnixMilli()
 	for _, r := range refused {
 		rec := p.table.quarantined(r.row, w.cfg.topic)
 		rec.Error = errorText(r.err)
 		t := q.table(rec.ReceivedTime)
-		t.put(&rec)
+		t.put(&rec, now)
 	}
 	for _, part := range q.parts(nil) {
 		if err := w.insertPart(ctx, part, token); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -191,10 +192,7 @@ func openRawProducerTo(ctx context.Context, dir, topic string) (*pipeline.RawPro
 	if err != nil {
 		return nil, err
 	}
-	settings := c.Kafka.connection()
-	if topic == "" {
-		topic = c.Kafka.RawTopics[0]
-	}
+	settings, first := c.Kafka.connection(), c.Kafka.RawTopics[0]
 	if dir != "" || len(settings.Brokers) == 0 {
 		running, err := readEndpoints(dir)
 		if errors.Is(err, errNotRunning) {
@@ -204,11 +202,11 @@ func openRawProducerTo(ctx context.Context, dir, topic string) (*pipeline.RawPro
 			return nil, err
 		}
 		settings = pipeline.KafkaConfig{Brokers: []string{running.Kafka}}
-		topic = running.RawTopic
+		first = running.RawTopic
 	}
 	brokers, err := pipeline.OpenKafka(settings)
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.NewRawProducer(ctx, brokers, topic, pipeline.CodecLZ4, slog.New(slog.DiscardHandler))
+	return pipeline.NewRawProducer(ctx, brokers, cmp.Or(topic, first), pipeline.CodecLZ4, slog.New(slog.DiscardHandler))
 }

@@ -27,6 +27,10 @@ type opened struct {
 	store    *lookup.Store
 	renderer detectors.Renderer
 	conn     driver.Conn
+	server   sinks.Server
+	// rawTopics are those of the configuration, or of the running up.
+	rawTopics      []string
+	rawIncarnation uint32
 	// settings is the file of settings of the running up, "" where none is known.
 	settings string
 }
@@ -53,7 +57,7 @@ func (f storeFlags) open(ctx context.Context) (opened, error) {
 			return opened{}, err
 		}
 		server = sinks.Server{Address: []string{running.ClickHouse}, Database: running.Database}
-		c.Catalogue.File, c.Settings.File = running.Catalogue, running.Settings
+		c.Catalogue.File, c.Settings.File, c.Kafka.RawTopics = running.Catalogue, running.Settings, []string{running.RawTopic}
 	}
 	cat, err := c.Catalogue.load()
 	if err != nil {
@@ -64,7 +68,8 @@ func (f storeFlags) open(ctx context.Context) (opened, error) {
 		return opened{}, err
 	}
 	store := lookup.NewStore(conn, cat, nil)
-	return opened{store: store, renderer: detectors.Renderer{Catalogue: cat}, conn: conn, settings: c.Settings.File}, nil
+	return opened{store: store, renderer: detectors.Renderer{Catalogue: cat}, conn: conn, server: server,
+		rawTopics: c.Kafka.RawTopics, rawIncarnation: c.Kafka.RawIncarnation, settings: c.Settings.File}, nil
 }
 
 // printJSON prints v indented.

@@ -18,24 +18,25 @@ import (
 
 // cli is the command line. Every command is a struct with a Run method.
 type cli struct {
-	Up       upCommand       `cmd:"" help:"Start everything on this machine: Kafka protocol broker, ClickHouse, pipeline, API and page."`
-	Run      runCommand      `cmd:"" help:"Run the pipeline and the API on external Kafka and ClickHouse."`
-	Serve    serveCommand    `cmd:"" help:"Serve the API and the page only, on an external ClickHouse."`
-	Explain  explainCommand  `cmd:"" help:"Diagnose exported records here and now, without any server."`
-	Import   importCommand   `cmd:"" help:"Send exported logs to the raw topic."`
-	Lookup   lookupCommand   `cmd:"" help:"Look up a sign-in by correlationId or requestId."`
-	Search   searchCommand   `cmd:"" help:"Search sign-ins by user, application, address and time."`
-	Incident incidentCommand `cmd:"" name:"incidents" help:"List incidents, or show one."`
-	Tune     tuneCommand     `cmd:"" help:"Incidents gained and lost by other thresholds."`
-	Codes    codesCommand    `cmd:"" help:"Explain an error code, or list codes and scenarios."`
-	Scenario scenarioCommand `cmd:"" help:"Run scenario files: sign-ins in, expected diagnoses out."`
-	Generate generateCommand `cmd:"" help:"Generate realistic sign-in records."`
-	Bench    benchCommand    `cmd:"" help:"Measure the whole way on the embedded servers."`
-	Verify   verifyCommand   `cmd:"" help:"Prove that nothing was lost, repeated or altered; exit code 0 only when it is so."`
-	Migrate  migrateCommand  `cmd:"" help:"Create or update the tables in ClickHouse."`
-	Health   healthCommand   `cmd:"" help:"Ask a running signindiag whether it is ready; exit code 0 or 1."`
-	Version  versionCommand  `cmd:"" help:"Print the version."`
-	Broker   brokerCommand   `cmd:"" hidden:"" name:"embedded-broker" help:"Run the embedded broker alone."`
+	Up         upCommand         `cmd:"" help:"Start everything on this machine: Kafka protocol broker, ClickHouse, pipeline, API and page."`
+	Run        runCommand        `cmd:"" help:"Run the pipeline and the API on external Kafka and ClickHouse."`
+	Serve      serveCommand      `cmd:"" help:"Serve the API and the page only, on an external ClickHouse."`
+	Explain    explainCommand    `cmd:"" help:"Diagnose exported records here and now, without any server."`
+	Import     importCommand     `cmd:"" help:"Send exported logs to the raw topic."`
+	Lookup     lookupCommand     `cmd:"" help:"Look up a sign-in by correlationId or requestId."`
+	Search     searchCommand     `cmd:"" help:"Search sign-ins by user, application, address and time."`
+	Incident   incidentCommand   `cmd:"" name:"incidents" help:"List incidents, or show one."`
+	Quarantine quarantineCommand `cmd:"" help:"Records that left the way: list them, show one, replay them."`
+	Tune       tuneCommand       `cmd:"" help:"Incidents gained and lost by other thresholds."`
+	Codes      codesCommand      `cmd:"" help:"Explain an error code, or list codes and scenarios."`
+	Scenario   scenarioCommand   `cmd:"" help:"Run scenario files: sign-ins in, expected diagnoses out."`
+	Generate   generateCommand   `cmd:"" help:"Generate realistic sign-in records."`
+	Bench      benchCommand      `cmd:"" help:"Measure the whole way on the embedded servers."`
+	Verify     verifyCommand     `cmd:"" help:"Prove that nothing was lost, repeated or altered; exit code 0 only when it is so."`
+	Migrate    migrateCommand    `cmd:"" help:"Create or update the tables in ClickHouse."`
+	Health     healthCommand     `cmd:"" help:"Ask a running signindiag whether it is ready; exit code 0 or 1."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
+	Broker     brokerCommand     `cmd:"" hidden:"" name:"embedded-broker" help:"Run the embedded broker alone."`
 }
 
 // streams are the standard streams of a command, so that tests run commands in process.

@@ -163,6 +163,9 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 			return sinks.ReadProgress(ctx, s.conn, server.Database, c.Kafka.EntitiesTopic)
 		},
 		Quarantine: quarantine,
+		PassedOver: func(ctx context.Context, incarnation uint32, fingerprint uint64) (map[uint16][]int64, error) {
+			return sinks.ReadPassedOver(ctx, s.conn, server.Database, c.Kafka.EntitiesTopic, incarnation, fingerprint)
+		},
 		Snapshots:  snapshots,
 		Logger:     s.log,
 		Registerer: s.registry,

@@ -24,8 +24,9 @@ type Retention struct {
 	Diagnoses int
 	// Incidents counts from last_seen.
 	Incidents int
-	// Quarantine and RawRecords count from the Kafka time of the raw message.
+	// Quarantine counts from the time at which a record was put there, or was replayed.
 	Quarantine int
+	// RawRecords counts from the Kafka time of the raw message.
 	RawRecords int
 }
 
@@ -58,7 +59,8 @@ var retained = map[string]struct {
 	"incident_members":             {"event_time", func(r Retention) int { return r.Diagnoses }},
 	"incident_members_by_incident": {"event_time", func(r Retention) int { return r.Diagnoses }},
 	"incidents":                    {"last_seen", func(r Retention) int { return r.Incidents }},
-	"quarantine":                   {"received_time", func(r Retention) int { return r.Quarantine }},
+	"quarantine":                   {"quarantined_time", func(r Retention) int { return r.Quarantine }},
+	"quarantine_replays":           {"replayed_time", func(r Retention) int { return r.Quarantine }},
 	"raw_records":                  {"received_time", func(r Retention) int { return r.RawRecords }},
 	"alert_deliveries":             {"sent", func(Retention) int { return deliveryDays }},
 }
@@ -199,10 +201,24 @@ func (r renderer) Replacing(table, version string) string {
 	return "ReplicatedReplacingMergeTree(" + args + ")"
 }
 
-// TTL returns the TTL clause of a table, or an SQL comment that says that there is none.
+// madeWith names the column that a table's retention counted from when the table was made, where that is another one than now.
+var madeWith = map[string]string{"quarantine": "received_time"}
+
+// TTL returns the TTL clause with which a table is made, or an SQL comment that says that there is none.
 func (r renderer) TTL(table string) string {
 	if e := TTL(r.o, table); e != "" {
+		if column := madeWith[table]; column != "" {
+			e = strings.Replace(e, retained[table].column, column, 1)
+		}
 		return "TTL " + e
+	}
+	return "-- no TTL: rows are kept"
+}
+
+// ModifyTTL returns the statement that gives a table its present retention, or an SQL comment where it has none.
+func (r renderer) ModifyTTL(table string) string {
+	if e := TTL(r.o, table); e != "" {
+		return "ALTER TABLE " + r.Table(table) + r.OnCluster() + " MODIFY TTL " + e + ";"
 	}
 	return "-- no TTL: rows are kept"
 }

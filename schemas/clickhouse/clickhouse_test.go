@@ -77,6 +77,9 @@ func TestEveryStatement(t *testing.T) {
 	for _, s := range statements {
 		first, _, _ := strings.Cut(s, "\n")
 		for _, want := range []string{"IF NOT EXISTS", "`some_database`", " ON CLUSTER 'some-cluster'"} {
+			if want == "IF NOT EXISTS" && strings.Contains(first, " MODIFY TTL ") {
+				continue // it sets what it sets, however often
+			}
 			if !strings.Contains(first, want) {
 				t.Errorf("%q lacks %q", first, want)
 			}

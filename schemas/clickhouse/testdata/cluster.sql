@@ -257,3 +257,28 @@ ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/signindiag/ale
 ORDER BY receiver
 SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1;
 
+-- 0008_quarantine.sql
+ALTER TABLE `signindiag`.`quarantine` ON CLUSTER '{cluster}' ADD COLUMN IF NOT EXISTS quarantined_time DateTime64(3, 'UTC') DEFAULT received_time;
+
+ALTER TABLE `signindiag`.`quarantine` ON CLUSTER '{cluster}' ADD COLUMN IF NOT EXISTS size UInt64 DEFAULT length(bytes);
+
+ALTER TABLE `signindiag`.`quarantine` ON CLUSTER '{cluster}' ADD COLUMN IF NOT EXISTS fingerprint UInt64;
+
+ALTER TABLE `signindiag`.`quarantine` ON CLUSTER '{cluster}' MODIFY TTL toDate(quarantined_time) + toIntervalDay(30);
+
+CREATE TABLE IF NOT EXISTS `signindiag`.`quarantine_replays` ON CLUSTER '{cluster}'
+(
+    source_topic       LowCardinality(String),
+    source_incarnation UInt32,
+    source_partition   Int32,
+    source_offset      Int64,
+    source_index       UInt32,
+    stage              LowCardinality(String),
+    replayed_time      DateTime64(3, 'UTC'),
+    target             LowCardinality(String)
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/signindiag/quarantine_replays', '{replica}', replayed_time)
+ORDER BY (source_topic, source_incarnation, source_partition, source_offset, source_index, stage)
+TTL toDate(replayed_time) + toIntervalDay(30)
+SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1;
+

@@ -249,3 +249,25 @@ ENGINE = ReplacingMergeTree(version)
 ORDER BY receiver
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
+-- 0008_quarantine.sql
+ALTER TABLE `signindiag`.`quarantine` ADD COLUMN IF NOT EXISTS quarantined_time DateTime64(3, 'UTC') DEFAULT received_time;
+
+ALTER TABLE `signindiag`.`quarantine` ADD COLUMN IF NOT EXISTS size UInt64 DEFAULT length(bytes);
+
+ALTER TABLE `signindiag`.`quarantine` ADD COLUMN IF NOT EXISTS fingerprint UInt64;
+
+CREATE TABLE IF NOT EXISTS `signindiag`.`quarantine_replays`
+(
+    source_topic       LowCardinality(String),
+    source_incarnation UInt32,
+    source_partition   Int32,
+    source_offset      Int64,
+    source_index       UInt32,
+    stage              LowCardinality(String),
+    replayed_time      DateTime64(3, 'UTC'),
+    target             LowCardinality(String)
+)
+ENGINE = ReplacingMergeTree(replayed_time)
+ORDER BY (source_topic, source_incarnation, source_partition, source_offset, source_index, stage)
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
+
