@@ -144,7 +144,7 @@ func (c *shardComparison) run(ctx context.Context) error {
 	}
 	last := c.position.Offset
 	if uint16(newest>>48) == c.position.Epoch {
-		last = max(last, int64(newest&(1<<48-1)))
+		last = max(last, offsetOf(newest))
 	}
 	if c.position.Offset >= c.end {
 		c.part.find(findingKey{kind: Lost, in: entitiesStage, topic: c.config.EntitiesTopic, partition: c.shard, hour: noHour, reason: "the log ends below the stored position"},
@@ -301,7 +301,7 @@ func (c *shardComparison) lookFor(ctx context.Context, to int64) error {
 			if c.first > 0 && m.ReceivedMs < begun+detectors.DefaultRecentHorizon.Milliseconds() {
 				return
 			}
-			row.Revision &= 1<<48 - 1 // its epoch is not known
+			row.Revision = uint64(offsetOf(row.Revision)) // its epoch is not known
 			c.miss(r, row)
 		})
 	})
@@ -310,10 +310,7 @@ func (c *shardComparison) lookFor(ctx context.Context, to int64) error {
 // compare makes the rows of the offsets [from, to] from the state of machine, and compares them with what is stored.
 func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to int64) error {
 	// Rows above it may be stored, those up to it must.
-	due := detectors.Revision(c.position.Epoch, c.position.Offset)
-	if c.position.Offset < 0 {
-		due = 0
-	}
+	due := func(row sinks.HashedRow) bool { return offsetOf(row.Revision) <= c.position.Offset }
 	return c.replay(ctx, machine, from, to, func(_ *Record, _ *schemas.EntityMessage, rows *detectors.Rows) {
 		if len(rows.Diagnoses)+len(rows.Incidents)+len(rows.Members) == 0 {
 			return
@@ -325,7 +322,7 @@ func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to
 			s := c.stored[r].get(row.Key)
 			switch {
 			case s == nil:
-				if row.Revision <= due {
+				if due(row) {
 					c.miss(r, row)
 				}
 			case s.revision == row.Revision:
@@ -337,7 +334,7 @@ func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to
 				}
 			default:
 				s.known |= rowSeen
-				if s.revision < row.Revision && row.Revision <= due {
+				if s.revision < row.Revision && due(row) {
 					if c.setAside(r, row.Revision) {
 						c.part.stage(r.String()).Quarantined++
 						return
@@ -351,8 +348,11 @@ func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to
 }
 
 func (c *shardComparison) setAside(r sinks.Relation, revision uint64) bool {
-	return c.aside[r][int64(revision&(1<<48-1))]
+	return c.aside[r][offsetOf(revision)]
 }
+
+// offsetOf is the offset in the entities topic of a revision, see detectors.Revision.
+func offsetOf(revision uint64) int64 { return int64(revision & (1<<48 - 1)) }
 
 // miss notes a row that must be there and is not.
 func (c *shardComparison) miss(r sinks.Relation, row sinks.HashedRow) {
