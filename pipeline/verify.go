@@ -327,12 +327,17 @@ func (r *VerifyReport) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "; %d messages of the entities topic come from other raw topics", r.OtherMessages)
 	}
 	b.WriteByte('\n')
+	looked := int64(0)
 	for _, s := range r.Stages {
-		state := "exact"
-		if s.Lost+s.Repeated+s.Altered > 0 {
-			state = "WRONG"
+		state := "exact "
+		switch {
+		case s.Lost+s.Repeated+s.Altered > 0:
+			state = "WRONG "
+		case s.Exact == 0 && s.Present+s.Unchecked > 0:
+			state = "looked"
 		}
-		fmt.Fprintf(&b, "  %-29s %s  %d compared", s.Name, state, s.Exact)
+		looked += s.Present + s.Unchecked
+		fmt.Fprintf(&b, "  %-29s %s %d compared", s.Name, state, s.Exact)
 		for _, n := range []struct {
 			count int64
 			text  string
@@ -377,9 +382,12 @@ func (r *VerifyReport) WriteText(w io.Writer) error {
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}
-	if r.Exact {
+	switch {
+	case r.Exact && looked > 0:
+		fmt.Fprintf(&b, "exact as far as it can be made again: nothing is lost, repeated or altered; %d rows are not compared to the last byte\n", looked)
+	case r.Exact:
 		b.WriteString("exact: nothing is lost, repeated or altered\n")
-	} else {
+	default:
 		b.WriteString("NOT exact\n")
 	}
 	_, err := io.WriteString(w, b.String())
@@ -390,13 +398,14 @@ func (r *VerifyReport) WriteText(w io.Writer) error {
 var errAgain = errors.New("what was compared has changed meanwhile")
 
 const (
-	// verifyTries bounds how often a step is done anew, verifyPause is the time between two.
-	verifyTries = 60
+	// verifyTries bounds how often a step is done anew, verifyPause is the time between two: together well above the time between the
+	// INSERT of a block and that of its positions.
+	verifyTries = 20
 	verifyPause = time.Second
 )
 
-// again does a step anew while it returns errAgain, and takes in what it found. The last error is returned.
-func (v *verifier) again(ctx context.Context, step func(*verifyPart) error) error {
+// again does a step anew while it returns errAgain, and takes in what it found. What never settles is a finding.
+func (v *verifier) again(ctx context.Context, in string, partition int, step func(*verifyPart) error) error {
 	for try := 1; ; try++ {
 		p := newVerifyPart(v.options.Examples)
 		err := step(p)
@@ -404,8 +413,12 @@ func (v *verifier) again(ctx context.Context, step func(*verifyPart) error) erro
 			v.total.add(p)
 			return nil
 		}
-		if !errors.Is(err, errAgain) || try == verifyTries {
+		if !errors.Is(err, errAgain) {
 			return err
+		}
+		if try == verifyTries {
+			v.total.find(findingKey{kind: Unchecked, in: in, topic: v.config.EntitiesTopic, partition: partition, hour: noHour, reason: err.Error()}, 1, "")
+			return nil
 		}
 		v.log.Info("comparing anew", "reason", err)
 		select {

@@ -95,7 +95,7 @@ type rawComparison struct {
 }
 
 func (v *verifier) verifyRaw(ctx context.Context) error {
-	return v.again(ctx, func(p *verifyPart) error {
+	return v.again(ctx, entitiesStage, -1, func(p *verifyPart) error {
 		c := &rawComparison{verifier: v, part: p, ranges: map[sourcePartition]*rawRange{}, topics: map[uint64]RawTopic{}, beginnings: map[sourceOfShard]identity{},
 			refused: map[identity]bool{}, rawRefused: map[identity]bool{}}
 		return c.run(ctx)

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -73,14 +74,14 @@ type shardComparison struct {
 	exactFrom int64
 	undecoded []int64
 	hasher    *sinks.RowHasher
-	lost      map[uint64]bool // keys of diagnoses, for request_ids
+	wrong     map[uint64]bool // keys of diagnoses, for request_ids
 }
 
 func (v *verifier) verifyRows(ctx context.Context) error {
-	lost := map[uint64]bool{}
+	wrong := map[uint64]bool{}
 	for shard := range v.config.Partitions {
-		if err := v.again(ctx, func(p *verifyPart) error {
-			c := &shardComparison{verifier: v, part: p, shard: shard, hasher: sinks.NewRowHasher(v.deps.Renderer), lost: lost}
+		if err := v.again(ctx, entitiesStage, shard, func(p *verifyPart) error {
+			c := &shardComparison{verifier: v, part: p, shard: shard, hasher: sinks.NewRowHasher(v.deps.Renderer), wrong: wrong}
 			return c.run(ctx)
 		}); err != nil {
 			return fmt.Errorf("shard %d: %w", shard, err)
@@ -89,7 +90,7 @@ func (v *verifier) verifyRows(ctx context.Context) error {
 	if err := v.strayRows(ctx); err != nil {
 		return err
 	}
-	return v.again(ctx, func(p *verifyPart) error { return v.requestIDs(ctx, p, lost) })
+	return v.again(ctx, requestIDs, -1, func(p *verifyPart) error { return v.requestIDs(ctx, p, wrong) })
 }
 
 // strayRows finds rows of shards that there are none of.
@@ -143,7 +144,7 @@ func (c *shardComparison) run(ctx context.Context) error {
 	}
 	last := c.position.Offset
 	if uint16(newest>>48) == c.position.Epoch {
-		last = max(last, int64(newest&(1<<48-1)))
+		last = max(last, offsetOf(newest))
 	}
 	if c.position.Offset >= c.end {
 		c.part.find(findingKey{kind: Lost, in: entitiesStage, topic: c.config.EntitiesTopic, partition: c.shard, hour: noHour, reason: "the log ends below the stored position"},
@@ -300,7 +301,7 @@ func (c *shardComparison) lookFor(ctx context.Context, to int64) error {
 			if c.first > 0 && m.ReceivedMs < begun+detectors.DefaultRecentHorizon.Milliseconds() {
 				return
 			}
-			row.Revision &= 1<<48 - 1 // its epoch is not known
+			row.Revision = uint64(offsetOf(row.Revision)) // its epoch is not known
 			c.miss(r, row)
 		})
 	})
@@ -309,10 +310,7 @@ func (c *shardComparison) lookFor(ctx context.Context, to int64) error {
 // compare makes the rows of the offsets [from, to] from the state of machine, and compares them with what is stored.
 func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to int64) error {
 	// Rows above it may be stored, those up to it must.
-	due := detectors.Revision(c.position.Epoch, c.position.Offset)
-	if c.position.Offset < 0 {
-		due = 0
-	}
+	due := func(row sinks.HashedRow) bool { return offsetOf(row.Revision) <= c.position.Offset }
 	return c.replay(ctx, machine, from, to, func(_ *Record, _ *schemas.EntityMessage, rows *detectors.Rows) {
 		if len(rows.Diagnoses)+len(rows.Incidents)+len(rows.Members) == 0 {
 			return
@@ -324,7 +322,7 @@ func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to
 			s := c.stored[r].get(row.Key)
 			switch {
 			case s == nil:
-				if row.Revision <= due {
+				if due(row) {
 					c.miss(r, row)
 				}
 			case s.revision == row.Revision:
@@ -336,7 +334,7 @@ func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to
 				}
 			default:
 				s.known |= rowSeen
-				if s.revision < row.Revision && row.Revision <= due {
+				if s.revision < row.Revision && due(row) {
 					if c.setAside(r, row.Revision) {
 						c.part.stage(r.String()).Quarantined++
 						return
@@ -350,8 +348,11 @@ func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to
 }
 
 func (c *shardComparison) setAside(r sinks.Relation, revision uint64) bool {
-	return c.aside[r][int64(revision&(1<<48-1))]
+	return c.aside[r][offsetOf(revision)]
 }
+
+// offsetOf is the offset in the entities topic of a revision, see detectors.Revision.
+func offsetOf(revision uint64) int64 { return int64(revision & (1<<48 - 1)) }
 
 // miss notes a row that must be there and is not.
 func (c *shardComparison) miss(r sinks.Relation, row sinks.HashedRow) {
@@ -400,7 +401,7 @@ const maxLookups = 50_000
 
 // judge adds up what is known of every row.
 func (c *shardComparison) judge(ctx context.Context) error {
-	lost := map[uint64]bool{}
+	told := map[uint64]bool{}
 	for r := range sinks.Relations {
 		stage := c.part.stage(r.String())
 		epoch := c.position.Epoch
@@ -468,6 +469,9 @@ func (c *shardComparison) judge(ctx context.Context) error {
 			return fmt.Errorf("rows of %s came late: %w", r, errAgain)
 		}
 		for _, k := range keys {
+			if r == sinks.Diagnoses {
+				told[k] = true
+			}
 			if w, ok := bad[k]; ok {
 				at := key(w.kind, w.row.hour, uint16(w.row.revision>>48))
 				name := names[k]
@@ -487,24 +491,20 @@ func (c *shardComparison) judge(ctx context.Context) error {
 			case c.setAside(r, m.revision):
 				stage.Quarantined++
 			default:
-				if r == sinks.Diagnoses {
-					lost[k] = true
-				}
 				c.part.find(key(Lost, m.hour, epoch), 1, m.name)
 			}
 		}
 	}
-	for k := range lost {
-		c.lost[k] = true
-	}
+	maps.Copy(c.wrong, told)
 	return nil
 }
 
 // requestIDs is the table that leads from a request id to its row in diagnoses.
 const requestIDs = "request_ids"
 
-// requestIDs compares request_ids with diagnoses, whose rows are verified by then, hour by hour. lost are keys that diagnoses lacks.
-func (v *verifier) requestIDs(ctx context.Context, p *verifyPart, lost map[uint64]bool) error {
+// requestIDs compares request_ids with diagnoses, whose rows are verified by then, hour by hour. wrong are keys of diagnoses that have
+// been told.
+func (v *verifier) requestIDs(ctx context.Context, p *verifyPart, wrong map[uint64]bool) error {
 	positions, err := v.deps.Tables.Progress(ctx, v.config.EntitiesTopic)
 	if err != nil {
 		return err
@@ -531,7 +531,7 @@ func (v *verifier) requestIDs(ctx context.Context, p *verifyPart, lost map[uint6
 			stage.Exact += int64(want[hour].Count)
 			continue
 		}
-		if err := v.nameRequestIDs(ctx, p, hour, positions, lost); err != nil {
+		if err := v.nameRequestIDs(ctx, p, hour, positions, wrong); err != nil {
 			return err
 		}
 	}
@@ -539,7 +539,7 @@ func (v *verifier) requestIDs(ctx context.Context, p *verifyPart, lost map[uint6
 }
 
 // nameRequestIDs compares one hour row by row. Rows that come meanwhile are in one table before they are in the other.
-func (v *verifier) nameRequestIDs(ctx context.Context, p *verifyPart, hour int32, positions map[uint16]sinks.Position, lost map[uint64]bool) error {
+func (v *verifier) nameRequestIDs(ctx context.Context, p *verifyPart, hour int32, positions map[uint16]sinks.Position, wrong map[uint64]bool) error {
 	read := func(table string) (map[uint64][]sinks.RequestIDRow, error) {
 		rows := map[uint64][]sinks.RequestIDRow{}
 		err := v.deps.Tables.RequestIDRows(ctx, table, hour, func(r sinks.RequestIDRow) { rows[r.Key] = append(rows[r.Key], r) })
@@ -564,6 +564,7 @@ func (v *verifier) nameRequestIDs(ctx context.Context, p *verifyPart, hour int32
 		row, stored := rows[0], found[k]
 		position := positions[row.Shard]
 		switch {
+		case wrong[k]:
 		case len(stored) == 0 && row.Revision > detectors.Revision(position.Epoch, position.Offset):
 			// Its INSERT may be under way.
 		case len(stored) == 0:
@@ -575,7 +576,7 @@ func (v *verifier) nameRequestIDs(ctx context.Context, p *verifyPart, hour int32
 		}
 	}
 	for k, rows := range found {
-		if len(before[k]) == 0 && len(after[k]) == 0 && !lost[k] {
+		if len(before[k]) == 0 && len(after[k]) == 0 && !wrong[k] {
 			p.find(at(Repeated), 1, rows[0].Name)
 		}
 	}
