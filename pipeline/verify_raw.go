@@ -117,7 +117,7 @@ func (c *rawComparison) run(ctx context.Context) error {
 		}
 		c.first, c.end = append(c.first, first), append(c.end, end)
 	}
-	if err := c.deps.Tables.Quarantined(ctx, StagePublish, "", func(s sinks.Source) { c.refused[c.identityOf(s)] = true }); err != nil {
+	if err := c.deps.Tables.Quarantined(ctx, sinks.StagePublish, "", func(s sinks.Source) { c.refused[c.identityOf(s)] = true }); err != nil {
 		return err
 	}
 	if err := c.deps.Tables.Quarantined(ctx, sinks.SinkStage(sinks.RawRecordsTable), "", func(s sinks.Source) { c.rawRefused[c.identityOf(s)] = true }); err != nil {
@@ -166,7 +166,7 @@ func (c *rawComparison) run(ctx context.Context) error {
 	if c.undecoded > 0 {
 		c.part.note("%d messages of the entities topic cannot be decoded", c.undecoded)
 	}
-	if err := c.compareRecords(ctx, sinks.QuarantineTable, StageDecode, quarantine); err != nil {
+	if err := c.compareRecords(ctx, sinks.QuarantineTable, sinks.StageDecode, quarantine); err != nil {
 		return err
 	}
 	if !c.deps.RawRecords {

@@ -374,7 +374,7 @@ func (c *shardComparison) quarantined(ctx context.Context) error {
 		return nil
 	}
 	there := map[int64]bool{}
-	if err := c.deps.Tables.Quarantined(ctx, StageEntities, c.config.EntitiesTopic, func(s sinks.Source) {
+	if err := c.deps.Tables.Quarantined(ctx, sinks.StageEntities, c.config.EntitiesTopic, func(s sinks.Source) {
 		if s.Partition == int32(c.shard) && s.Incarnation == c.position.Incarnation {
 			there[s.Offset] = true
 		}
