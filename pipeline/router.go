@@ -564,9 +564,12 @@ loop:
 		case p := <-more:
 			start(p)
 		case <-tick.C:
-			if err := commit(run); err != nil && run.Err() == nil && time.Since(logged) > 30*time.Second {
-				logged = time.Now()
-				r.log.Warn("raw offsets are not committed; trying again", "error", err)
+			if err := commit(run); err != nil && run.Err() == nil {
+				r.metrics.commits.WithLabelValues("router").Inc()
+				if time.Since(logged) > 30*time.Second {
+					logged = time.Now()
+					r.log.Warn("raw offsets are not committed; trying again", "error", err)
+				}
 			}
 		}
 	}
@@ -579,6 +582,7 @@ loop:
 			time.Sleep(5 * time.Millisecond)
 		}
 		r.health.forget(s.topic.Name, s.partition)
+		r.metrics.forgetPartition(s.topic.Name, s.partition)
 	}
 	if err := commit(drain); err != nil {
 		r.log.Warn("raw offsets are not committed; the next start repeats some records, which are dropped as repeats", "error", err)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,6 +144,10 @@ type shard struct {
 	message   schemas.EntityMessage
 	rows      detectors.Rows
 	replaying bool
+	// recovering is set until the shard is at caughtUp, the offset behind the last one whose rows were stored when it began.
+	recovering bool
+	caughtUp   int64
+	began      time.Time
 
 	stored       int64 // offset of the last snapshot
 	snapshotAt   time.Time
@@ -167,6 +172,8 @@ type shards struct {
 	health    *health
 	held      map[int]*shard // by the goroutine of serve
 	committed map[int]int64
+	// warnOfStore bounds a warning to one for the process.
+	warnOfStore sync.Once
 
 	mu      sync.Mutex
 	durable map[int]sinks.Position
@@ -184,8 +191,8 @@ func (m *shards) onDurable(positions []sinks.Position) {
 	defer m.mu.Unlock()
 	for _, p := range positions {
 		m.durable[int(p.Shard)] = p
-		if g := m.metrics.shard(int(p.Shard)); g != nil {
-			g.durable.Set(float64(p.Offset))
+		if p.Shard < maxShardLabels {
+			m.metrics.durable.WithLabelValues(strconv.Itoa(int(p.Shard))).Set(float64(p.Offset))
 		}
 	}
 }
@@ -240,6 +247,7 @@ loop:
 			break loop
 		case <-tick.C:
 			if err := m.commit(run, mem, ids); err != nil && run.Err() == nil {
+				m.metrics.commits.WithLabelValues("shards").Inc()
 				m.log.Debug("entities offsets are not committed; they are a hint only", "error", err)
 			}
 		}
@@ -292,6 +300,7 @@ func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
 func (s *shard) run(ctx context.Context) error {
 	m := s.shards
 	if !s.recovered {
+		s.began = time.Now()
 		if err := s.newMachine(); err != nil {
 			return err
 		}
@@ -327,6 +336,7 @@ func (s *shard) run(ctx context.Context) error {
 			}
 			return err
 		}
+		s.tellRecovery()
 		if moved := s.position.Offset - s.stored; moved > 0 && (moved >= m.config.SnapshotRecords || !time.Now().Before(s.snapshotAt)) {
 			s.snapshot()
 		}
@@ -496,7 +506,11 @@ func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 	m.metrics.snapshotBytes.Observe(float64(size))
 	m.metrics.snapshotTime.Observe(time.Since(start).Seconds())
 	if p, ok := m.durableAt(s.id); ok {
-		return m.deps.Snapshots.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
+		newest, ok, err := m.deps.Snapshots.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
+		if ok {
+			s.gauges.snapshot(newest.Offset, newest.Taken)
+		}
+		return err
 	}
 	return nil
 }
@@ -573,6 +587,10 @@ func (s *shard) recover(ctx context.Context) error {
 		}
 		m.mu.Unlock()
 	}
+	s.caughtUp = 0
+	if progress != nil && progress.Incarnation == incarnation {
+		s.caughtUp = progress.Offset + 1
+	}
 	fingerprint := s.machine.Fingerprint()
 	floor := uint16(0)
 	for _, n := range names {
@@ -592,7 +610,7 @@ func (s *shard) recover(ctx context.Context) error {
 			names = slices.DeleteFunc(names, func(n SnapshotName) bool { return n.Epoch == plan.epoch })
 			continue
 		}
-		return s.begin(ctx, plan, snap, first)
+		return s.begin(ctx, plan, snap, unreadable, first)
 	}
 }
 
@@ -603,7 +621,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 		var useless error
 		if err := persist(ctx, s.log, s.trouble, "read snapshot "+name.Key, func() (err error) {
 			snap, err = m.deps.Snapshots.Read(ctx, name)
-			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) {
+			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) || errors.Is(err, ErrSnapshotGone) {
 				useless, err = err, nil
 			}
 			return err
@@ -640,8 +658,23 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 	return nil, unreadable, nil
 }
 
-// begin sets position and epoch, and stores the base of a new epoch.
-func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, first int64) error {
+// tellRecovery tells how much is left of the replay after a start, and how long it took when it is done.
+func (s *shard) tellRecovery() {
+	if !s.recovering {
+		return
+	}
+	left := max(s.caughtUp-s.next, 0)
+	if s.gauges != nil {
+		s.gauges.remaining.Set(float64(left))
+	}
+	if left == 0 {
+		s.recovering = false
+		s.shards.metrics.recovery.Observe(time.Since(s.began).Seconds())
+	}
+}
+
+// begin sets position and epoch, and stores the base of a new epoch. unreadable says that snapshots were of no use.
+func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, unreadable bool, first int64) error {
 	m := s.shards
 	s.position = sinks.Position{
 		Shard: uint16(s.id), Epoch: plan.epoch, Offset: first - 1, Incarnation: m.config.EntitiesIncarnation, Fingerprint: s.machine.Fingerprint(),
@@ -668,9 +701,20 @@ func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, first 
 	if s.gauges != nil {
 		s.gauges.epoch.Set(float64(plan.epoch))
 	}
-	from := "the first offset"
+	from, taken := "the first offset", s.began.UnixMilli()
 	if snap != nil {
-		from = snap.key()
+		from, taken = snap.key(), snap.Taken
+	}
+	s.gauges.snapshot(s.position.Offset, taken)
+	s.recovering = true
+	s.tellRecovery()
+	// A shard is snapshotted after every SnapshotRecords messages, so less than a few times that lies behind the newest snapshot of a
+	// store that all instances see.
+	if behind := s.caughtUp - s.next; !plan.fromState && !unreadable && (snap == nil && behind > 0 || behind > 4*m.config.SnapshotRecords) {
+		m.warnOfStore.Do(func() {
+			m.log.Warn("the rows of a shard are stored much further than its snapshots seen here, so it replays: is "+SnapshotsSetting+
+				" shared by all instances, and are the snapshots still there?", "shard", s.id, "snapshot", from, "replays_messages", behind)
+		})
 	}
 	s.log.Info("shard begins", "reason", plan.reason, "epoch", plan.epoch, "state", from, "offset", s.next, "emit_from", s.emitFrom)
 	return nil

@@ -148,6 +148,7 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 		Group:               c.Kafka.Group,
 		Compression:         pipeline.CodecLZ4,
 		SnapshotInterval:    c.Snapshots.Interval,
+		ReplayOnChange:      c.Settings.Replay,
 		RawPartitions:       o.rawPartitions,
 	}
 	if settings.Replicas >= 3 {
