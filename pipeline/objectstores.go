@@ -54,12 +54,13 @@ func (e *storeError) Error() string {
 	if len(text) > maxStoreText {
 		text = strings.ToValidUTF8(text[:maxStoreText], "") + "..."
 	}
-	return text + " [" + e.place + ": " + e.advice() + "]"
+	return text + " [" + e.place + ": " + e.advice(text) + "]"
 }
 
-func (e *storeError) advice() string {
+func (e *storeError) advice(text string) string {
 	switch code := gcerrors.Code(e.err); {
-	case code == gcerrors.PermissionDenied:
+	// Azure has many codes for it, of which azureblob knows few.
+	case code == gcerrors.PermissionDenied, strings.Contains(text, "RESPONSE 403"), strings.Contains(text, "RESPONSE 401"):
 		return "give the credentials of this process the rights to list, read, write and delete there"
 	case code == gcerrors.NotFound:
 		return "make the bucket or container, or correct " + SnapshotsSetting

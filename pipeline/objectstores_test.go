@@ -324,7 +324,7 @@ func TestObjectStoresFail(t *testing.T) {
 			}},
 		} {
 			f.breakWith(c.fault)
-			store.timeout = 10 * time.Second
+			store.timeout = 3 * time.Second
 			if c.name == "hanging" {
 				store.timeout = 200 * time.Millisecond
 			}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -529,6 +530,43 @@ func TestEntitiesTopicMadeAgain(t *testing.T) {
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAnotherNumberOfPartitions: another entities topic takes over from the first raw record on; its rows win though its offsets
+// begin at 0, and nothing is lost or counts twice.
+func TestAnotherNumberOfPartitions(t *testing.T) {
+	w := newWorld(t, 2, 2)
+	k := openKafka(t, w.cluster)
+	ensure(t, k, "raw", 2)
+	rng := rand.New(rand.NewPCG(1, 9))
+	users := produceRaw(t, k, rng, 0, 500)
+	p := w.start(t, nil)
+	eventually(t, "all rows", func() bool { return w.rows() == 500 })
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.config.EntitiesTopic, w.config.Partitions = "signindiag.entities.v2", 3
+	w.tables.progress = map[uint16]sinks.Position{} // of this topic, as the table has it
+	for u, n := range produceRaw(t, k, rng, 500, 100) {
+		users[u] += n
+	}
+	p = w.start(t, func(p *process) {
+		p.pipeline.shards.deps.OtherEpoch = func(context.Context) (uint16, error) { return 1, nil }
+	})
+	eventually(t, "all rows by the new topic", func() bool {
+		w.tables.mu.Lock()
+		defer w.tables.mu.Unlock()
+		for _, d := range w.tables.diagnoses {
+			if d.Revision>>48 != 2 {
+				return false
+			}
+		}
+		return len(w.tables.diagnoses) == 600
+	})
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.check(t, 600, users)
 }
 
 // TestRawTopicMadeAgain: its partitions stop, and a raised incarnation reads it from the first record.

@@ -593,6 +593,14 @@ func (s *shard) recover(ctx context.Context) error {
 	}
 	fingerprint := s.machine.Fingerprint()
 	floor := uint16(0)
+	if progress == nil && m.deps.OtherEpoch != nil {
+		if err := persist(ctx, s.log, s.trouble, "read the epochs of other entities topics", func() (err error) {
+			floor, err = m.deps.OtherEpoch(ctx)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
 	for _, n := range names {
 		floor = max(floor, n.Epoch)
 	}

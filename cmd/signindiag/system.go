@@ -184,6 +184,9 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 		Progress: func(ctx context.Context) (map[uint16]sinks.Position, error) {
 			return sinks.ReadProgress(ctx, s.conn, server.Database, c.Kafka.EntitiesTopic)
 		},
+		OtherEpoch: func(ctx context.Context) (uint16, error) {
+			return sinks.HighestOtherEpoch(ctx, s.conn, server.Database, c.Kafka.EntitiesTopic)
+		},
 		Quarantine: quarantine,
 		Snapshots:  snapshots,
 		Logger:     s.log,
