@@ -18,7 +18,7 @@ func TestBackfillBesideLive(t *testing.T) {
 			k := openKafka(t, w.cluster)
 			ensure(t, k, "raw", 2)
 			ensure(t, k, topic, 2)
-			const live = 100
+			const live = 20
 			p := w.start(t, nil)
 			producer, err := NewRawProducer(t.Context(), k, topic, CodecLZ4, logger(t))
 			if err != nil {
@@ -39,7 +39,7 @@ func TestBackfillBesideLive(t *testing.T) {
 						break
 					}
 					// An import of a pace that the pipeline can keep up with, as --rate gives it.
-					for w.rows() < n-5000 && !stop.Load() {
+					for w.rows() < n-2000 && !stop.Load() {
 						time.Sleep(time.Millisecond)
 					}
 				}
