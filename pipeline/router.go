@@ -17,6 +17,7 @@ import (
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // Stages of a quarantined record.
@@ -162,6 +163,7 @@ func (s *source) run(ctx context.Context) error {
 		if batch.Next == offset {
 			continue
 		}
+		crashpoint.At(crashpoint.RawFetched)
 		if err := s.process(ctx, batch); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -351,6 +353,7 @@ func (s *source) process(ctx context.Context, batch *Batch) error {
 		c.flight = f
 		select {
 		case r.lanes[p].in <- c:
+			crashpoint.At(crashpoint.ChunkHandedOver)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -632,9 +635,11 @@ func (r *router) commit(ctx context.Context, m member, all []*source) error {
 			return fmt.Errorf("store raw records before a commit: %w", err)
 		}
 	}
+	crashpoint.At(crashpoint.RecordsStored)
 	if err := r.deps.Kafka.commitOffsets(ctx, r.config.group("router"), m, topics); err != nil {
 		return err
 	}
+	crashpoint.At(crashpoint.RawCommitted)
 	var failed error
 	for i, s := range moved {
 		s.mu.Lock()

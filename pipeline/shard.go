@@ -15,6 +15,7 @@ import (
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // recovery is how a shard begins.
@@ -247,11 +248,13 @@ loop:
 	wg.Wait()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.config.StopTimeout/2)
 	defer cancel()
+	crashpoint.At(crashpoint.StopReading)
 	if !m.health.failed() {
 		if err := m.sink.Flush(end); err != nil {
 			m.log.Warn("rows are not stored; they are made again at the next start", "error", err)
 		}
 	}
+	crashpoint.At(crashpoint.StopFlushed)
 	for _, id := range ids {
 		wg.Go(func() {
 			m.held[id].finish(end)
@@ -282,6 +285,7 @@ func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
 	if err := m.deps.Kafka.commitHints(ctx, m.config.group("shards"), mem, m.config.EntitiesTopic, offsets); err != nil {
 		return err
 	}
+	crashpoint.At(crashpoint.EntitiesCommitted)
 	for _, o := range offsets {
 		m.committed[o.partition] = o.offset
 	}
@@ -321,6 +325,9 @@ func (s *shard) run(ctx context.Context) error {
 			return s.stopped(err)
 		}
 		s.lag.set(batch)
+		if len(batch.Records) > 0 {
+			crashpoint.At(crashpoint.EntitiesFetched)
+		}
 		if err := s.apply(ctx, batch); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -406,6 +413,7 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 				s.recovered = false
 				return fmt.Errorf("write rows of shard %d: %w", s.id, err)
 			}
+			crashpoint.At(crashpoint.RowsHandedOver)
 			written = true
 			rows += len(s.rows.Diagnoses)
 			incidents += len(s.rows.Incidents)
@@ -415,6 +423,7 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 			}
 		}
 		if !emit {
+			crashpoint.At(crashpoint.Replaying)
 			replayed++
 		}
 		s.position, s.next = next, rec.Offset+1
@@ -492,6 +501,7 @@ func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 		m.metrics.snapshots.WithLabelValues("failed").Inc()
 		return err
 	}
+	crashpoint.At(crashpoint.SnapshotWritten)
 	m.metrics.snapshots.WithLabelValues("stored").Inc()
 	m.metrics.snapshotBytes.Observe(float64(size))
 	m.metrics.snapshotTime.Observe(time.Since(start).Seconds())
@@ -627,6 +637,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 			}
 		}
 		if useless == nil {
+			crashpoint.At(crashpoint.StateRestored)
 			return snap, unreadable, nil
 		}
 		m.metrics.snapshots.WithLabelValues("unreadable").Inc()
@@ -664,6 +675,7 @@ func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, first 
 		}); err != nil {
 			return err
 		}
+		crashpoint.At(crashpoint.EpochBaseStored)
 	}
 	if s.gauges != nil {
 		s.gauges.epoch.Set(float64(plan.epoch))

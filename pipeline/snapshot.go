@@ -23,6 +23,8 @@ import (
 	"gocloud.dev/blob/fileblob"
 	_ "gocloud.dev/blob/memblob" // mem:// for tests
 	"gocloud.dev/gcerrors"
+
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // Snapshot is the state of one shard with the position that it belongs to.
@@ -214,7 +216,7 @@ func (s *SnapshotStore) Write(ctx context.Context, snap *Snapshot) (size int, er
 	defer enc.Close()
 	key := snap.key()
 	b := appendSnapshot(make([]byte, 0, 256+len(snap.State)/2), snap, enc)
-	if err := s.bucket.WriteAll(ctx, key, b, &blob.WriterOptions{ContentType: "application/octet-stream"}); err != nil {
+	if err := s.writeObject(ctx, key, b); err != nil {
 		return 0, fmt.Errorf("write snapshot %s: %w", key, err)
 	}
 	if s.dir == "" {
@@ -230,6 +232,26 @@ func (s *SnapshotStore) Write(ctx context.Context, snap *Snapshot) (size int, er
 		}
 	}
 	return len(b), nil
+}
+
+// writeObject writes an object that is there as a whole or not at all.
+func (s *SnapshotStore) writeObject(ctx context.Context, key string, b []byte) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := s.bucket.NewWriter(ctx, key, &blob.WriterOptions{ContentType: "application/octet-stream"})
+	if err != nil {
+		return err
+	}
+	half := len(b) / 2
+	if _, err = w.Write(b[:half]); err == nil {
+		crashpoint.At(crashpoint.SnapshotHalfWritten)
+		_, err = w.Write(b[half:])
+	}
+	if err != nil {
+		cancel() // so that Close leaves no part of it
+		return errors.Join(err, w.Close())
+	}
+	return w.Close()
 }
 
 func syncPath(p string) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas/catalogue"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // SummaryRenderer makes the sentence that a viewer with the given capabilities may read. It must be safe for
@@ -134,9 +135,11 @@ func (s *Sink) commit(ctx context.Context, b *rowBlock, token string) error {
 	for _, p := range s.durable {
 		s.progress.put(s.cfg.EntitiesTopic, p, now)
 	}
+	crashpoint.At(crashpoint.RowsInserted)
 	if err := s.writer.insertPart(ctx, part{s.progress, "all"}, token); err != nil {
 		return err
 	}
+	crashpoint.At(crashpoint.ProgressStored)
 	if s.cfg.OnDurable != nil {
 		s.cfg.OnDurable(s.durable)
 	}

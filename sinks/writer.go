@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	chschema "github.com/signindiag/signindiag/schemas/clickhouse"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // Defaults of a writer. A block of 50 000 rows a second is what ClickHouse's documents ask for
@@ -470,6 +471,7 @@ func (w *writer[B]) insert(ctx context.Context, b B, sequence uint64) error {
 		if err := w.insertPart(ctx, p, token); err != nil {
 			return err
 		}
+		crashpoint.At(crashpoint.PartInserted)
 	}
 	clear(w.todo)
 	w.metrics.blocks.Inc()
