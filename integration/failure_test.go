@@ -41,6 +41,7 @@ type plant struct {
 	engine  *embedded.ClickHouse
 	library string
 
+	proxy     *proxy   // before ClickHouse; nil for none
 	snapshots string   // URL
 	env       []string // further variables
 
