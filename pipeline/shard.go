@@ -541,6 +541,7 @@ func (s *shard) recover(ctx context.Context) error {
 		return err
 	}
 	if err := persist(ctx, s.log, s.trouble, "list snapshots", func() (err error) {
+		s.trouble.Set("waiting for the store of snapshots")
 		names, err = m.deps.Snapshots.List(ctx, topic, uint16(s.id))
 		return err
 	}); err != nil {
@@ -612,6 +613,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 	for _, name := range plan.candidates {
 		var useless error
 		if err := persist(ctx, s.log, s.trouble, "read snapshot "+name.Key, func() (err error) {
+			s.trouble.Set("waiting for the store of snapshots")
 			snap, err = m.deps.Snapshots.Read(ctx, name)
 			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) {
 				useless, err = err, nil
@@ -671,6 +673,8 @@ func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, first 
 	if plan.base {
 		base := s.snapshotOf()
 		if err := persist(ctx, s.log, s.trouble, fmt.Sprintf("store the first snapshot of epoch %d", plan.epoch), func() error {
+			ctx, cancel := context.WithTimeout(ctx, readTimeout)
+			defer cancel()
 			return s.store(ctx, base)
 		}); err != nil {
 			return err

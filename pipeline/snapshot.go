@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -172,6 +173,43 @@ type SnapshotStore struct {
 	// dir is the directory of a file URL, which needs fsync; "" for others.
 	dir string
 	log *slog.Logger
+	// stuck counts calls that did not come back in time and are still under way.
+	stuck atomic.Int64
+}
+
+// Bounds of one call to the store, so that one that hangs is told of and tried again. A snapshot may have a gigabyte.
+const (
+	listTimeout = 30 * time.Second
+	readTimeout = 5 * time.Minute
+)
+
+// maxStuck bounds the calls that are left behind in a store that hangs; each holds what it writes.
+const maxStuck = 64
+
+// within runs a call to the store and returns when it is done, or with an error when ctx ends: a file system that hangs does not
+// care for ctx. The call is then left behind.
+func (s *SnapshotStore) within(ctx context.Context, call func(ctx context.Context) error) error {
+	if n := s.stuck.Load(); n >= maxStuck {
+		return fmt.Errorf("%d calls to the store of snapshots hang already", n)
+	}
+	done := make(chan error, 1)
+	s.stuck.Add(1)
+	go func() {
+		defer s.stuck.Add(-1)
+		done <- call(ctx)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	// A store that minds ctx says more.
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(100 * time.Millisecond):
+		return fmt.Errorf("the store of snapshots does not answer: %w", context.Cause(ctx))
+	}
 }
 
 // OpenSnapshots opens the store. The directory of a file URL is made where it is missing. The caller closes it.
@@ -216,20 +254,8 @@ func (s *SnapshotStore) Write(ctx context.Context, snap *Snapshot) (size int, er
 	defer enc.Close()
 	key := snap.key()
 	b := appendSnapshot(make([]byte, 0, 256+len(snap.State)/2), snap, enc)
-	if err := s.writeObject(ctx, key, b); err != nil {
+	if err := s.within(ctx, func(ctx context.Context) error { return s.writeObject(ctx, key, b) }); err != nil {
 		return 0, fmt.Errorf("write snapshot %s: %w", key, err)
-	}
-	if s.dir == "" {
-		return len(b), nil
-	}
-	// The file, then every directory up to the store's own: each holds a name that may be new.
-	for p := filepath.Join(s.dir, filepath.FromSlash(key)); ; p = filepath.Dir(p) {
-		if err := syncPath(p); err != nil {
-			return 0, fmt.Errorf("write snapshot %s to disk: %w", key, err)
-		}
-		if len(p) <= len(s.dir) {
-			break
-		}
 	}
 	return len(b), nil
 }
@@ -251,7 +277,18 @@ func (s *SnapshotStore) writeObject(ctx context.Context, key string, b []byte) e
 		cancel() // so that Close leaves no part of it
 		return errors.Join(err, w.Close())
 	}
-	return w.Close()
+	if err := w.Close(); err != nil || s.dir == "" {
+		return err
+	}
+	// The file, then every directory up to the store's own: each holds a name that may be new.
+	for p := filepath.Join(s.dir, filepath.FromSlash(key)); ; p = filepath.Dir(p) {
+		if err := syncPath(p); err != nil {
+			return fmt.Errorf("to disk: %w", err)
+		}
+		if len(p) <= len(s.dir) {
+			return nil
+		}
+	}
 }
 
 func syncPath(p string) error {
@@ -262,29 +299,52 @@ func syncPath(p string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+func (s *SnapshotStore) readObject(ctx context.Context, key string) ([]byte, error) {
+	read := make(chan []byte, 1)
+	if err := s.within(ctx, func(ctx context.Context) error {
+		b, err := s.bucket.ReadAll(ctx, key)
+		read <- b
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	return <-read, nil
+}
+
 // List returns the snapshots of a shard, oldest first.
 func (s *SnapshotStore) List(ctx context.Context, topic string, shard uint16) ([]SnapshotName, error) {
-	var names []SnapshotName
-	it := s.bucket.List(&blob.ListOptions{Prefix: snapshotPrefix(topic, shard)})
-	for {
-		o, err := it.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			break
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	found := make(chan []SnapshotName, 1) // not a variable: a call that is left behind may still write
+	if err := s.within(ctx, func(ctx context.Context) error {
+		var names []SnapshotName
+		it := s.bucket.List(&blob.ListOptions{Prefix: snapshotPrefix(topic, shard)})
+		for {
+			o, err := it.Next(ctx)
+			if errors.Is(err, io.EOF) {
+				found <- names
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if n, ok := parseSnapshotKey(o.Key); ok {
+				names = append(names, n)
+			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("list snapshots of shard %d: %w", shard, err)
-		}
-		if n, ok := parseSnapshotKey(o.Key); ok {
-			names = append(names, n)
-		}
+	}); err != nil {
+		return nil, fmt.Errorf("list snapshots of shard %d: %w", shard, err)
 	}
+	names := <-found
 	slices.SortFunc(names, func(a, b SnapshotName) int { return cmp.Compare(a.Key, b.Key) })
 	return names, nil
 }
 
 // Read returns a stored snapshot. The error is ErrSnapshotCorrupt or ErrSnapshotVersion where its bytes are of no use.
 func (s *SnapshotStore) Read(ctx context.Context, name SnapshotName) (*Snapshot, error) {
-	b, err := s.bucket.ReadAll(ctx, name.Key)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	b, err := s.readObject(ctx, name.Key)
 	if err != nil {
 		return nil, fmt.Errorf("read snapshot %s: %w", name.Key, err)
 	}
@@ -311,7 +371,7 @@ func (s *SnapshotStore) Thin(ctx context.Context, topic string, shard uint16, in
 		if keep[i] {
 			continue
 		}
-		if err := s.bucket.Delete(ctx, n.Key); err != nil {
+		if err := s.within(ctx, func(ctx context.Context) error { return s.bucket.Delete(ctx, n.Key) }); err != nil {
 			return fmt.Errorf("delete snapshot %s: %w", n.Key, err)
 		}
 	}
@@ -326,7 +386,9 @@ func markKey(entities string, p rawPartition) string {
 // with a topic; the mark tells then that the topic of that name is another one.
 func (s *SnapshotStore) writeMark(ctx context.Context, entities string, p rawPartition, m commitMetadata) error {
 	key := markKey(entities, p)
-	if err := s.bucket.WriteAll(ctx, key, []byte(m.String()), nil); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	if err := s.within(ctx, func(ctx context.Context) error { return s.bucket.WriteAll(ctx, key, []byte(m.String()), nil) }); err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
 	}
 	return nil
@@ -334,8 +396,10 @@ func (s *SnapshotStore) writeMark(ctx context.Context, entities string, p rawPar
 
 // readMark returns the mark of a raw partition's incarnation, ok false where there is none.
 func (s *SnapshotStore) readMark(ctx context.Context, entities string, p rawPartition) (m commitMetadata, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	key := markKey(entities, p)
-	b, err := s.bucket.ReadAll(ctx, key)
+	b, err := s.readObject(ctx, key)
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return m, false, nil
 	}

@@ -26,6 +26,9 @@ import (
 // stopTimeout bounds each step of a graceful stop; together they stay within the 30 s that container runtimes give.
 const stopTimeout = 10 * time.Second
 
+// drainTimeout bounds what the sinks do after the pipeline has stopped; it has flushed them by then, or waited 10 s for that.
+const drainTimeout = 5 * time.Second
+
 // system is the pipeline and the API over one Kafka and one ClickHouse, wired from the configuration.
 type system struct {
 	config    *config
@@ -197,7 +200,7 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 	if s.kafka, err = pipeline.OpenKafka(c.Kafka.connection()); err != nil {
 		return err
 	}
-	records := sinks.RecordsConfig{Server: server, Logger: s.log, Registerer: s.registry}
+	records := sinks.RecordsConfig{Server: server, DrainTimeout: drainTimeout, Logger: s.log, Registerer: s.registry}
 	quarantine, err := sinks.NewQuarantine(records)
 	if err != nil {
 		return fmt.Errorf("make the quarantine: %w", err)
@@ -240,6 +243,7 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 				Server: server, EntitiesTopic: c.Kafka.EntitiesTopic, Renderer: s.renderer,
 				// Below the session timeout of the consumer groups (45 s), so that no INSERT outlives a lost session.
 				InsertTimeout: 30 * time.Second,
+				DrainTimeout:  drainTimeout,
 				Logger:        s.log, Registerer: s.registry, OnDurable: durable,
 			})
 		},
