@@ -96,3 +96,15 @@ func (s *Sink) Discard() {
 	defer s.writer.mu.Unlock()
 	s.writer.filling.reset()
 }
+
+// RowSQL is the expression that verify hashes a row of a relation with.
+func RowSQL(r Relation) string {
+	return relations[r].columnsOf().hashSQL(relations[r].rowColumns(), false)
+}
+
+// RecordSQL is the same of a table of records by source.
+func RecordSQL(table string) string {
+	r := recordRelationOf(table)
+	c := r.make()
+	return c.hashSQL(r.rowColumns(c), false)
+}

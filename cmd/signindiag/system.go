@@ -205,27 +205,8 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 	if err != nil {
 		return fmt.Errorf("make the quarantine: %w", err)
 	}
-	settings := pipeline.Config{
-		EntitiesTopic:       c.Kafka.EntitiesTopic,
-		Partitions:          c.Kafka.EntitiesPartitions,
-		EntitiesRetention:   c.Kafka.EntitiesRetention,
-		EntitiesIncarnation: c.Kafka.Incarnation,
-		Replicas:            max(c.Kafka.Replication, 0),
-		Group:               c.Kafka.Group,
-		Compression:         pipeline.CodecLZ4,
-		SnapshotInterval:    c.Snapshots.Interval,
-		RawPartitions:       o.rawPartitions,
-	}
-	if settings.Replicas >= 3 {
-		// One broker may be away without a stop, and none may be lost with what was acknowledged.
-		settings.MinInsyncReplicas = 2
-	}
-	if o.singleProcess {
-		settings.Group = ""
-	}
-	for _, name := range c.Kafka.RawTopics {
-		settings.RawTopics = append(settings.RawTopics, pipeline.RawTopic{Name: name, Incarnation: c.Kafka.RawIncarnation})
-	}
+	settings := c.pipeline(o.singleProcess)
+	settings.RawPartitions = o.rawPartitions
 	snapshots, err := pipeline.OpenSnapshots(context.Background(), c.Snapshots.URL, s.log)
 	if err != nil {
 		return err
@@ -233,9 +214,7 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 	dependencies := pipeline.Dependencies{
 		Kafka: s.kafka,
 		NewMachine: func(shard, shards uint32) (pipeline.Machine, error) {
-			return detectors.NewEngine(detectors.Options{
-				Catalogue: s.catalogue, Settings: s.settings.Load(), Shard: shard, Shards: shards,
-			})
+			return newEngine(s.catalogue, s.settings.Load(), shard, shards)
 		},
 		Wanted: detectors.WantedRoles(), Catalogue: s.catalogue,
 		NewSink: func(durable func([]sinks.Position)) (pipeline.RowSink, error) {
@@ -264,6 +243,11 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 	}
 	s.pipeline, err = pipeline.New(settings, dependencies)
 	return err
+}
+
+// newEngine makes the state machine of one shard.
+func newEngine(cat *catalogue.Catalogue, settings *detectors.Settings, shard, shards uint32) (pipeline.Machine, error) {
+	return detectors.NewEngine(detectors.Options{Catalogue: cat, Settings: settings, Shard: shard, Shards: shards})
 }
 
 func (s *system) openServer(ctx context.Context, o systemOptions) error {
