@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signindiag/signindiag/embedded"
 	"github.com/signindiag/signindiag/embedded/embeddedtest"
 )
 
@@ -23,6 +24,7 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	embedded.ClickHouseMain()
 	os.Exit(buildAndRun(m))
 }
 

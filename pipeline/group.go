@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -141,7 +142,7 @@ next:
 
 // runGroup joins a consumer group and calls serve for every generation, with what this member is assigned. serve
 // must return soon after its context is done; an error of it ends runGroup.
-func runGroup(ctx context.Context, k *Kafka, c Config, stage string, topics []string, serve func(ctx context.Context, m member, assigned map[string][]int) error) error {
+func runGroup(ctx context.Context, k *Kafka, c Config, log *slog.Logger, stage string, topics []string, serve func(ctx context.Context, m member, assigned map[string][]int) error) error {
 	sticky := &stickyBalancer{}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: c.group(stage), Brokers: k.config.Brokers, Dialer: k.dialer, Topics: topics,
@@ -156,7 +157,20 @@ func runGroup(ctx context.Context, k *Kafka, c Config, stage string, topics []st
 	if err != nil {
 		return fmt.Errorf("join group %s: %w", c.group(stage), err)
 	}
-	defer group.Close()
+	var serving sync.WaitGroup
+	defer func() {
+		serving.Wait()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = group.Close() // it returns nothing else than nil
+		}()
+		select {
+		case <-closed:
+		case <-time.After(c.StopTimeout / 4):
+			log.Warn("the consumer group could not be left in time; others take over after the session timeout", "group", c.group(stage), "session_timeout", c.SessionTimeout.String())
+		}
+	}()
 	failed := make(chan error, 1)
 	for {
 		gen, err := group.Next(ctx)
@@ -179,7 +193,9 @@ func runGroup(ctx context.Context, k *Kafka, c Config, stage string, topics []st
 			}
 		}
 		sticky.hold(assigned)
+		serving.Add(1)
 		gen.Start(func(gctx context.Context) {
+			defer serving.Done()
 			// A generation ends when its function returns, so there is one, and it ends with either context.
 			run, cancel := context.WithCancel(gctx)
 			defer cancel()

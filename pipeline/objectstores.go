@@ -21,6 +21,9 @@ const snapshotURLs = "file:///directory, s3://BUCKET or azblob://CONTAINER (gs:/
 // object stores would try for minutes, and nobody would be told.
 const storeTimeout = 30 * time.Second
 
+// writeTimeout bounds the writing of a snapshot without which a shard does not begin; it may have a gigabyte.
+const writeTimeout = 5 * time.Minute
+
 // storeError is an error of an object store in words that may be shown: on one line, without bodies and queries of requests, which
 // can hold signatures, and with what to do.
 type storeError struct {

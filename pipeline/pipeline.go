@@ -217,7 +217,7 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 		names = append(names, t.Name)
 	}
 	if c.Group != "" {
-		return runGroup(ctx, p.deps.Kafka, c, "router", names, func(ctx context.Context, m member, assigned map[string][]int) error {
+		return runGroup(ctx, p.deps.Kafka, c, p.log, "router", names, func(ctx context.Context, m member, assigned map[string][]int) error {
 			var parts []rawPartition
 			for _, t := range c.RawTopics {
 				for _, id := range assigned[t.Name] {
@@ -271,7 +271,7 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 func (p *Pipeline) runShards(ctx context.Context) error {
 	c := p.config
 	if c.Group != "" {
-		return runGroup(ctx, p.deps.Kafka, c, "shards", []string{c.EntitiesTopic}, func(ctx context.Context, m member, assigned map[string][]int) error {
+		return runGroup(ctx, p.deps.Kafka, c, p.log, "shards", []string{c.EntitiesTopic}, func(ctx context.Context, m member, assigned map[string][]int) error {
 			ids := slices.Sorted(slices.Values(assigned[c.EntitiesTopic]))
 			defer p.owning("shards", len(ids))()
 			return p.serveShards(ctx, m, ids)

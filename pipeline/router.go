@@ -14,9 +14,9 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
-	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // Stages of a quarantined record.
@@ -107,15 +107,8 @@ type source struct {
 	gauges    *partitionGauges
 
 	// The goroutine's own.
-	decoder     *schemas.Decoder
-	dealer      detectors.Dealer
-	message     schemas.EntityMessage
-	from        schemas.Source
-	compact     schemas.SignIn
-	compacted   bool
+	dealing
 	targets     []*chunk
-	record      Record
-	signIn      *schemas.SignIn
 	broken      []sinks.QuarantinedRecord
 	raw         []sinks.RawRecord
 	ids         []byte
@@ -162,6 +155,7 @@ func (s *source) run(ctx context.Context) error {
 		if batch.Next == offset {
 			continue
 		}
+		crashpoint.At(crashpoint.RawFetched)
 		if err := s.process(ctx, batch); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -192,25 +186,9 @@ func (s *source) start(ctx context.Context) (int64, error) {
 	k := r.deps.Kafka
 	var stored kafka.OffsetFetchPartition
 	what := fmt.Sprintf("read the committed offset of %s/%d", s.topic.Name, s.partition)
-	if err := persist(ctx, s.log, s.trouble, what, func() error {
-		res, err := k.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: r.config.group("router"), Topics: map[string][]int{s.topic.Name: {s.partition}}})
-		if err == nil {
-			err = res.Error
-		}
-		if errors.Is(err, kafka.GroupIdNotFound) {
-			// A coordinator may answer so before the first commit.
-			stored.CommittedOffset = -1
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		parts := res.Topics[s.topic.Name]
-		if len(parts) != 1 {
-			return errProtocol
-		}
-		stored = parts[0]
-		return stored.Error
+	if err := persist(ctx, s.log, s.trouble, what, func() (err error) {
+		stored, err = k.committed(ctx, r.config.group("router"), s.topic.Name, s.partition)
+		return err
 	}); err != nil {
 		return 0, err
 	}
@@ -321,13 +299,8 @@ func (s *source) process(ctx context.Context, batch *Batch) error {
 	}()
 	size := 0
 	for i := range batch.Records {
-		s.record = batch.Records[i]
-		size += len(s.record.Value)
-		received := time.Time{}
-		if s.record.Time > 0 {
-			received = time.UnixMilli(s.record.Time)
-		}
-		s.decoder.Decode(s.record.Value, received, s.decoded)
+		size += len(batch.Records[i].Value)
+		s.decode(batch.Records[i], s.decoded)
 	}
 	if s.fail != nil {
 		return s.fail
@@ -351,6 +324,7 @@ func (s *source) process(ctx context.Context, batch *Batch) error {
 		c.flight = f
 		select {
 		case r.lanes[p].in <- c:
+			crashpoint.At(crashpoint.ChunkHandedOver)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -401,15 +375,9 @@ func (s *source) decoded(index int, d *schemas.Decoded) {
 			s.others[strings.Clone(d.Category)] = 1
 		}
 	case schemas.KindBroken:
-		reason := "broken"
-		var e *schemas.RecordError
-		if errors.As(d.Err, &e) {
-			reason = e.Reason
-		}
-		s.brokenCount[reason]++
-		s.broken = append(s.broken, sinks.QuarantinedRecord{
-			Source: s.sourceOf(index), Stage: StageDecode, ReceivedTime: s.record.Time, Reason: reason, Error: d.Err.Error(), Bytes: d.Raw,
-		})
+		q := s.quarantined(index, d)
+		s.brokenCount[q.Reason]++
+		s.broken = append(s.broken, q)
 	case schemas.KindSignIn:
 		rec := d.SignIn
 		s.counts[min(max(int(rec.Category), 0), categories-1)]++
@@ -417,21 +385,12 @@ func (s *source) decoded(index int, d *schemas.Decoded) {
 			s.unknown++
 		}
 		if s.router.deps.RawStore != nil {
-			s.raw = append(s.raw, sinks.RawRecord{
-				Source: s.sourceOf(index), RequestID: s.keep(rec.RequestId), TenantID: s.keep(rec.TenantId),
-				EventTime: rec.EventTime, ReceivedTime: s.record.Time, Bytes: d.Raw,
-			})
+			raw := s.received(index, d)
+			raw.RequestID, raw.TenantID = s.keep(raw.RequestID), s.keep(raw.TenantID)
+			s.raw = append(s.raw, raw)
 		}
-		schemas.Compact(rec)
-		s.from.Offset, s.from.Index = s.record.Offset, uint32(index)
-		s.message.ReceivedMs = max(s.record.Time, 0)
-		s.signIn, s.compacted = rec, false
-		s.dealer.Deal(rec, uint32(len(s.targets)), s.router.deps.Wanted, s.deal)
+		s.deal(index, rec)
 	}
-}
-
-func (s *source) sourceOf(index int) sinks.Source {
-	return sinks.Source{Topic: s.topic.Name, Incarnation: s.topic.Incarnation, Partition: int32(s.partition), Offset: s.record.Offset, Index: uint32(index)}
 }
 
 // keep copies a string of the decoder, which reuses its buffers, into memory that lasts for the batch.
@@ -442,23 +401,14 @@ func (s *source) keep(v string) string {
 	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
-// deal appends the current record to the chunk of one target partition.
-func (s *source) deal(partition uint32, roles schemas.RoleSet) {
-	s.message.SignIn = s.signIn
-	if !roles.Has(schemas.Role_ROLE_USER) && !roles.Has(schemas.Role_ROLE_SERVICE_PRINCIPAL) {
-		if !s.compacted {
-			schemas.CompactFor(&s.compact, s.signIn)
-			s.compacted = true
-		}
-		s.message.SignIn = &s.compact
-	}
-	s.message.Roles = uint32(roles)
+// append appends a message to the chunk of one target partition.
+func (s *source) append(partition uint32, message *schemas.EntityMessage) {
 	c := s.targets[partition]
 	if c == nil {
 		c = chunks.Get().(*chunk)
 		s.targets[partition] = c
 	}
-	size := s.message.SizeVT()
+	size := message.SizeVT()
 	start := len(c.data)
 	if cap(c.data)-start < size {
 		bigger := make([]byte, start, max(2*cap(c.data), start+size, 64<<10))
@@ -466,8 +416,8 @@ func (s *source) deal(partition uint32, roles schemas.RoleSet) {
 		c.data = bigger
 	}
 	c.data = c.data[:start+size]
-	if _, err := s.message.MarshalToSizedBufferVT(c.data[start:]); err != nil {
-		s.fail = fmt.Errorf("encode %s/%d offset %d index %d: %w", s.topic.Name, s.partition, s.record.Offset, s.from.Index, err)
+	if _, err := message.MarshalToSizedBufferVT(c.data[start:]); err != nil {
+		s.fail = fmt.Errorf("encode %s/%d offset %d index %d: %w", s.topic.Name, s.partition, message.Source.Offset, message.Source.Index, err)
 	}
 	c.ends = append(c.ends, len(c.data))
 	s.entities++
@@ -599,14 +549,11 @@ func (r *router) source(p rawPartition) *source {
 		log:     r.log.With("topic", p.topic.Name, "partition", p.partition),
 		trouble: r.health.watch(p.topic.Name, p.partition),
 		gauges:  r.metrics.partition(p.topic.Name, p.partition),
-		decoder: schemas.NewDecoder(),
-		dealer:  detectors.Dealer{Catalogue: r.deps.Catalogue},
 		targets: make([]*chunk, len(r.lanes)),
 		others:  map[string]int{}, brokenCount: map[string]int{},
 		committed: -1, reached: reached{next: -1, last: -1},
 	}
-	s.from = schemas.Source{Topic: p.topic.ID(), Partition: uint32(p.partition)}
-	s.message.Source = &s.from
+	s.dealing.init(p, r.deps.Catalogue, r.deps.Wanted, len(r.lanes), s.append)
 	return s
 }
 
@@ -636,9 +583,11 @@ func (r *router) commit(ctx context.Context, m member, all []*source) error {
 			return fmt.Errorf("store raw records before a commit: %w", err)
 		}
 	}
+	crashpoint.At(crashpoint.RecordsStored)
 	if err := r.deps.Kafka.commitOffsets(ctx, r.config.group("router"), m, topics); err != nil {
 		return err
 	}
+	crashpoint.At(crashpoint.RawCommitted)
 	var failed error
 	for i, s := range moved {
 		s.mu.Lock()
@@ -653,6 +602,27 @@ func (r *router) commit(ctx context.Context, m member, all []*source) error {
 		}
 	}
 	return failed
+}
+
+// committed returns the offset that a group has committed of a partition, -1 for none, with its metadata.
+func (k *Kafka) committed(ctx context.Context, group, topic string, partition int) (stored kafka.OffsetFetchPartition, err error) {
+	res, err := k.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {partition}}})
+	if err == nil {
+		err = res.Error
+	}
+	if errors.Is(err, kafka.GroupIdNotFound) {
+		// A coordinator may answer so before the first commit.
+		stored.CommittedOffset = -1
+		return stored, nil
+	}
+	if err != nil {
+		return stored, err
+	}
+	parts := res.Topics[topic]
+	if len(parts) != 1 {
+		return stored, errProtocol
+	}
+	return parts[0], parts[0].Error
 }
 
 // commitOffsets commits offsets with their metadata, which kafka-go's Generation leaves out.

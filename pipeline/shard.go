@@ -16,6 +16,7 @@ import (
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // recovery is how a shard begins.
@@ -255,11 +256,13 @@ loop:
 	wg.Wait()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.config.StopTimeout/2)
 	defer cancel()
+	crashpoint.At(crashpoint.StopReading)
 	if !m.health.failed() {
 		if err := m.sink.Flush(end); err != nil {
 			m.log.Warn("rows are not stored; they are made again at the next start", "error", err)
 		}
 	}
+	crashpoint.At(crashpoint.StopFlushed)
 	for _, id := range ids {
 		wg.Go(func() {
 			m.held[id].finish(end)
@@ -290,6 +293,7 @@ func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
 	if err := m.deps.Kafka.commitHints(ctx, m.config.group("shards"), mem, m.config.EntitiesTopic, offsets); err != nil {
 		return err
 	}
+	crashpoint.At(crashpoint.EntitiesCommitted)
 	for _, o := range offsets {
 		m.committed[o.partition] = o.offset
 	}
@@ -330,6 +334,9 @@ func (s *shard) run(ctx context.Context) error {
 			return s.stopped(err)
 		}
 		s.lag.set(batch)
+		if len(batch.Records) > 0 {
+			crashpoint.At(crashpoint.EntitiesFetched)
+		}
 		if err := s.apply(ctx, batch); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -416,6 +423,7 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 				s.recovered = false
 				return fmt.Errorf("write rows of shard %d: %w", s.id, err)
 			}
+			crashpoint.At(crashpoint.RowsHandedOver)
 			written = true
 			rows += len(s.rows.Diagnoses)
 			incidents += len(s.rows.Incidents)
@@ -425,6 +433,7 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 			}
 		}
 		if !emit {
+			crashpoint.At(crashpoint.Replaying)
 			replayed++
 		}
 		s.position, s.next = next, rec.Offset+1
@@ -502,6 +511,7 @@ func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 		m.metrics.snapshots.WithLabelValues("failed").Inc()
 		return err
 	}
+	crashpoint.At(crashpoint.SnapshotWritten)
 	m.metrics.snapshots.WithLabelValues("stored").Inc()
 	m.metrics.snapshotBytes.Observe(float64(size))
 	m.metrics.snapshotTime.Observe(time.Since(start).Seconds())
@@ -545,6 +555,7 @@ func (s *shard) recover(ctx context.Context) error {
 		return err
 	}
 	if err := persist(ctx, s.log, s.trouble, "list snapshots", func() (err error) {
+		s.trouble.Set("waiting for the store of snapshots")
 		names, err = m.deps.Snapshots.List(ctx, topic, uint16(s.id))
 		return err
 	}); err != nil {
@@ -628,6 +639,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 	for _, name := range plan.candidates {
 		var useless error
 		if err := persist(ctx, s.log, s.trouble, "read snapshot "+name.Key, func() (err error) {
+			s.trouble.Set("waiting for the store of snapshots")
 			snap, err = m.deps.Snapshots.Read(ctx, name)
 			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) || errors.Is(err, ErrSnapshotGone) {
 				useless, err = err, nil
@@ -653,6 +665,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 			}
 		}
 		if useless == nil {
+			crashpoint.At(crashpoint.StateRestored)
 			return snap, unreadable, nil
 		}
 		m.metrics.snapshots.WithLabelValues("unreadable").Inc()
@@ -701,10 +714,13 @@ func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, unread
 	if plan.base {
 		base := s.snapshotOf()
 		if err := persist(ctx, s.log, s.trouble, fmt.Sprintf("store the first snapshot of epoch %d", plan.epoch), func() error {
+			ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+			defer cancel()
 			return s.store(ctx, base)
 		}); err != nil {
 			return err
 		}
+		crashpoint.At(crashpoint.EpochBaseStored)
 	}
 	if s.gauges != nil {
 		s.gauges.epoch.Set(float64(plan.epoch))

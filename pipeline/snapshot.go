@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -24,6 +25,8 @@ import (
 	"gocloud.dev/blob/fileblob"
 	_ "gocloud.dev/blob/memblob" // mem:// for tests
 	"gocloud.dev/gcerrors"
+
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // Snapshot is the state of one shard with the position that it belongs to.
@@ -177,6 +180,37 @@ type SnapshotStore struct {
 	dir     string
 	timeout time.Duration // storeTimeout, shorter in tests
 	log     *slog.Logger
+	// stuck counts calls that did not come back in time and are still under way.
+	stuck atomic.Int64
+}
+
+// maxStuck bounds the calls that are left behind in a store that hangs; each holds what it writes.
+const maxStuck = 64
+
+// within runs a call to the store and returns when it is done, or with an error when ctx ends: a file system that hangs does not
+// care for ctx. The call is then left behind.
+func (s *SnapshotStore) within(ctx context.Context, call func(ctx context.Context) error) error {
+	if n := s.stuck.Load(); n >= maxStuck {
+		return fmt.Errorf("%d calls to the store of snapshots hang already", n)
+	}
+	done := make(chan error, 1)
+	s.stuck.Add(1)
+	go func() {
+		defer s.stuck.Add(-1)
+		done <- call(ctx)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	// A store that minds ctx says more.
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(100 * time.Millisecond):
+		return fmt.Errorf("the store of snapshots does not answer: %w", context.Cause(ctx))
+	}
 }
 
 // OpenSnapshots opens the store. The directory of a file URL is made where it is missing; a bucket or container must be there,
@@ -235,28 +269,41 @@ func (s *SnapshotStore) Write(ctx context.Context, snap *Snapshot) (size int, er
 	defer enc.Close()
 	key := snap.key()
 	b := appendSnapshot(make([]byte, 0, 256+len(snap.State)/2), snap, enc)
-	if err := s.upload(ctx, key, b); err != nil {
+	if err := s.within(ctx, func(ctx context.Context) error { return s.writeObject(ctx, key, b) }); err != nil {
 		return 0, s.failed("write snapshot", key, err)
-	}
-	if s.dir == "" {
-		return len(b), nil
-	}
-	// The file, then every directory up to the store's own: each holds a name that may be new.
-	for p := filepath.Join(s.dir, filepath.FromSlash(key)); ; p = filepath.Dir(p) {
-		if err := syncPath(p); err != nil {
-			return 0, fmt.Errorf("write snapshot %s to disk: %w", key, err)
-		}
-		if len(p) <= len(s.dir) {
-			break
-		}
 	}
 	return len(b), nil
 }
 
+// writeObject writes an object that is there as a whole or not at all.
+func (s *SnapshotStore) writeObject(ctx context.Context, key string, b []byte) error {
+	half := len(b) / 2
+	if err := s.upload(ctx, key, io.MultiReader(bytes.NewReader(b[:half]), crashpointReader{}, bytes.NewReader(b[half:]))); err != nil || s.dir == "" {
+		return err
+	}
+	// The file, then every directory up to the store's own: each holds a name that may be new.
+	for p := filepath.Join(s.dir, filepath.FromSlash(key)); ; p = filepath.Dir(p) {
+		if err := syncPath(p); err != nil {
+			return fmt.Errorf("to disk: %w", err)
+		}
+		if len(p) <= len(s.dir) {
+			return nil
+		}
+	}
+}
+
+// crashpointReader is an empty reader between the halves of a snapshot.
+type crashpointReader struct{}
+
+func (crashpointReader) Read([]byte) (int, error) {
+	crashpoint.At(crashpoint.SnapshotHalfWritten)
+	return 0, io.EOF
+}
+
 // upload writes an object. It is not Bucket.WriteAll, since the writer of azureblob (gocloud.dev v0.47) crashes in Close when the
 // store has refused what was written.
-func (s *SnapshotStore) upload(ctx context.Context, key string, b []byte) error {
-	return s.bucket.Upload(ctx, key, bytes.NewReader(b), &blob.WriterOptions{ContentType: "application/octet-stream"})
+func (s *SnapshotStore) upload(ctx context.Context, key string, content io.Reader) error {
+	return s.bucket.Upload(ctx, key, content, &blob.WriterOptions{ContentType: "application/octet-stream"})
 }
 
 func syncPath(p string) error {
@@ -267,24 +314,66 @@ func syncPath(p string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// readObject reads an object of any size; it gives up when nothing comes for s.timeout.
+func (s *SnapshotStore) readObject(ctx context.Context, key string) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(s.timeout, func() { cancel(fmt.Errorf("nothing came for %s: %w", s.timeout, context.DeadlineExceeded)) })
+	defer stalled.Stop()
+	read := make(chan []byte, 1) // not a variable: a call that is left behind may still write
+	if err := s.within(ctx, func(ctx context.Context) error {
+		r, err := s.bucket.NewReader(ctx, key, nil)
+		if err != nil {
+			return cmp.Or(context.Cause(ctx), err)
+		}
+		defer r.Close()
+		b := make([]byte, 0, r.Size()+1)
+		for {
+			if len(b) == cap(b) {
+				b = slices.Grow(b, 1)
+			}
+			n, err := r.Read(b[len(b):cap(b)])
+			b = b[:len(b)+n]
+			if err == io.EOF {
+				read <- b
+				return nil
+			}
+			if err != nil {
+				return cmp.Or(context.Cause(ctx), err)
+			}
+			stalled.Reset(s.timeout)
+		}
+	}); err != nil {
+		return nil, err
+	}
+	return <-read, nil
+}
+
 // List returns the snapshots of a shard, oldest first.
 func (s *SnapshotStore) List(ctx context.Context, topic string, shard uint16) ([]SnapshotName, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	var names []SnapshotName
-	it := s.bucket.List(&blob.ListOptions{Prefix: snapshotPrefix(topic, shard)})
-	for {
-		o, err := it.Next(ctx)
-		if err == io.EOF { // itself: a connection that breaks off is wrapped, and is no end of the list
-			break
+	found := make(chan []SnapshotName, 1) // not a variable: a call that is left behind may still write
+	if err := s.within(ctx, func(ctx context.Context) error {
+		var names []SnapshotName
+		it := s.bucket.List(&blob.ListOptions{Prefix: snapshotPrefix(topic, shard)})
+		for {
+			o, err := it.Next(ctx)
+			if err == io.EOF { // itself: a connection that breaks off is wrapped, and is no end of the list
+				found <- names
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if n, ok := parseSnapshotKey(o.Key); ok {
+				names = append(names, n)
+			}
 		}
-		if err != nil {
-			return nil, s.failed("list snapshots below", snapshotPrefix(topic, shard), err)
-		}
-		if n, ok := parseSnapshotKey(o.Key); ok {
-			names = append(names, n)
-		}
+	}); err != nil {
+		return nil, s.failed("list snapshots below", snapshotPrefix(topic, shard), err)
 	}
+	names := <-found
 	slices.SortFunc(names, func(a, b SnapshotName) int { return cmp.Compare(a.Key, b.Key) })
 	return names, nil
 }
@@ -292,7 +381,7 @@ func (s *SnapshotStore) List(ctx context.Context, topic string, shard uint16) ([
 // Read returns a stored snapshot. The error is ErrSnapshotCorrupt or ErrSnapshotVersion where its bytes are of no use, and
 // ErrSnapshotGone where there is none.
 func (s *SnapshotStore) Read(ctx context.Context, name SnapshotName) (*Snapshot, error) {
-	b, err := s.readAll(ctx, name.Key)
+	b, err := s.readObject(ctx, name.Key)
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return nil, fmt.Errorf("read snapshot %s: %w", name.Key, ErrSnapshotGone)
 	}
@@ -307,34 +396,6 @@ func (s *SnapshotStore) Read(ctx context.Context, name SnapshotName) (*Snapshot,
 		return nil, fmt.Errorf("read snapshot %s: it is that of %s: %w", name.Key, snap.key(), ErrSnapshotCorrupt)
 	}
 	return snap, nil
-}
-
-// readAll reads an object of any size; it gives up when nothing comes for s.timeout.
-func (s *SnapshotStore) readAll(ctx context.Context, key string) ([]byte, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stalled := time.AfterFunc(s.timeout, func() { cancel(fmt.Errorf("nothing came for %s: %w", s.timeout, context.DeadlineExceeded)) })
-	defer stalled.Stop()
-	r, err := s.bucket.NewReader(ctx, key, nil)
-	if err != nil {
-		return nil, cmp.Or(context.Cause(ctx), err)
-	}
-	defer r.Close()
-	b := make([]byte, 0, r.Size()+1)
-	for {
-		if len(b) == cap(b) {
-			b = slices.Grow(b, 1)
-		}
-		n, err := r.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if err == io.EOF {
-			return b, nil
-		}
-		if err != nil {
-			return nil, cmp.Or(context.Cause(ctx), err)
-		}
-		stalled.Reset(s.timeout)
-	}
 }
 
 // Thin deletes the snapshots of a shard that no recovery needs: it keeps the newest three, one per hour of the
@@ -353,7 +414,7 @@ func (s *SnapshotStore) Thin(ctx context.Context, topic string, shard uint16, in
 		if keep[i] {
 			continue
 		}
-		if err := s.bucket.Delete(ctx, n.Key); err != nil {
+		if err := s.within(ctx, func(ctx context.Context) error { return s.bucket.Delete(ctx, n.Key) }); err != nil {
 			return newest, ok, s.failed("delete snapshot", n.Key, err)
 		}
 	}
@@ -381,7 +442,7 @@ func (s *SnapshotStore) writeMark(ctx context.Context, entities string, p rawPar
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	key := markKey(entities, p)
-	if err := s.upload(ctx, key, []byte(m.String())); err != nil {
+	if err := s.within(ctx, func(ctx context.Context) error { return s.upload(ctx, key, strings.NewReader(m.String())) }); err != nil {
 		return s.failed("write", key, err)
 	}
 	return nil
@@ -392,7 +453,7 @@ func (s *SnapshotStore) readMark(ctx context.Context, entities string, p rawPart
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	key := markKey(entities, p)
-	b, err := s.bucket.ReadAll(ctx, key)
+	b, err := s.readObject(ctx, key)
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return m, false, nil
 	}

@@ -2,7 +2,10 @@ package sinks
 
 import (
 	"encoding/binary"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
 
 	"github.com/ClickHouse/ch-go/proto"
 )
@@ -17,6 +20,10 @@ type column interface {
 	// view returns rows [lo, hi) for encoding. It stays valid until the next put or reset. The view of a
 	// whole column may be the column itself.
 	view(lo, hi int) proto.ColInput
+	// appendText appends a row in the text that verify hashes. textSQL is the same text as ClickHouse makes it of an
+	// expression of the column's type. A value's text tells where it ends, so that texts can stand side by side.
+	appendText(dst []byte, row int) []byte
+	textSQL(expression string) string
 	reset()
 }
 
@@ -60,6 +67,13 @@ func (c *stringColumn) view(lo, hi int) proto.ColInput {
 	}
 	return proto.ColStr{Buf: c.Buf, Pos: c.Pos[lo:hi]}
 }
+
+func (c *stringColumn) appendText(dst []byte, row int) []byte {
+	p := c.Pos[row]
+	return appendStringText(dst, c.Buf[p.Start:p.End])
+}
+
+func (c *stringColumn) textSQL(e string) string { return stringTextSQL(e) }
 
 func (c *stringColumn) reset() { c.Buf, c.Pos = c.Buf[:0], c.Pos[:0] }
 
@@ -178,6 +192,12 @@ func (c *lowCardinalityColumn) view(lo, hi int) proto.ColInput {
 	return lowCardinalityView{&c.dictionary, c.keys[lo:hi]}
 }
 
+func (c *lowCardinalityColumn) appendText(dst []byte, row int) []byte {
+	return appendStringText(dst, c.value(c.keys[row]))
+}
+
+func (c *lowCardinalityColumn) textSQL(e string) string { return stringTextSQL(e) }
+
 func (c *lowCardinalityColumn) reset() { c.dictionary.reset(); c.keys = c.keys[:0] }
 
 type lowCardinalityView struct {
@@ -242,6 +262,17 @@ func (c *lowCardinalityArrayColumn) at(row int) []string {
 func (c *lowCardinalityArrayColumn) view(lo, hi int) proto.ColInput {
 	return lowCardinalityArrayView{c, c.spans[lo:hi]}
 }
+
+func (c *lowCardinalityArrayColumn) appendText(dst []byte, row int) []byte {
+	keys := c.elements[c.spans[row].start:c.spans[row].end]
+	dst = appendNumberText(dst, len(keys))
+	for _, k := range keys {
+		dst = appendStringText(dst, c.value(k))
+	}
+	return dst
+}
+
+func (c *lowCardinalityArrayColumn) textSQL(e string) string { return arrayTextSQL(e) }
 
 func (c *lowCardinalityArrayColumn) reset() {
 	c.dictionary.reset()
@@ -329,6 +360,17 @@ func (c *stringArrayColumn) view(lo, hi int) proto.ColInput {
 	return stringArrayView{c, c.spans[lo:hi]}
 }
 
+func (c *stringArrayColumn) appendText(dst []byte, row int) []byte {
+	elements := c.elements[c.spans[row].start:c.spans[row].end]
+	dst = appendNumberText(dst, len(elements))
+	for _, p := range elements {
+		dst = appendStringText(dst, c.buf[p.Start:p.End])
+	}
+	return dst
+}
+
+func (c *stringArrayColumn) textSQL(e string) string { return arrayTextSQL(e) }
+
 func (c *stringArrayColumn) reset() {
 	c.buf, c.elements, c.spans = c.buf[:0], c.elements[:0], c.spans[:0]
 }
@@ -405,6 +447,21 @@ func (c *countsColumn) at(row int) map[string]int64 {
 
 func (c *countsColumn) view(lo, hi int) proto.ColInput { return countsView{c, c.names.spans[lo:hi]} }
 
+// appendText sorts by name: in which order a map is stored is the server's business.
+func (c *countsColumn) appendText(dst []byte, row int) []byte {
+	counts := c.at(row)
+	dst = appendNumberText(dst, len(counts))
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		dst = appendNumberText(appendStringText(dst, name), counts[name])
+	}
+	return dst
+}
+
+func (c *countsColumn) textSQL(e string) string {
+	return "concat(" + numberTextSQL("length("+e+")") + ", arrayStringConcat(arrayMap(x -> concat(" + stringTextSQL("x.1") + ", " + numberTextSQL("x.2") +
+		"), arraySort(arrayZip(mapKeys(" + e + "), mapValues(" + e + "))))))"
+}
+
 func (c *countsColumn) reset() { c.names.reset(); c.values = c.values[:0] }
 
 type countsView struct {
@@ -443,21 +500,41 @@ type (
 	uint64Column struct{ proto.ColUInt64 }
 )
 
-func (c *int32Column) put(row int, v int32)            { put(&c.ColInt32, row, v) }
-func (c *int32Column) view(lo, hi int) proto.ColInput  { return c.ColInt32[lo:hi] }
-func (c *int32Column) reset()                          { c.ColInt32 = c.ColInt32[:0] }
-func (c *int64Column) put(row int, v int64)            { put(&c.ColInt64, row, v) }
-func (c *int64Column) view(lo, hi int) proto.ColInput  { return c.ColInt64[lo:hi] }
-func (c *int64Column) reset()                          { c.ColInt64 = c.ColInt64[:0] }
+func (c *int32Column) put(row int, v int32)           { put(&c.ColInt32, row, v) }
+func (c *int32Column) view(lo, hi int) proto.ColInput { return c.ColInt32[lo:hi] }
+func (c *int32Column) reset()                         { c.ColInt32 = c.ColInt32[:0] }
+func (c *int32Column) appendText(dst []byte, row int) []byte {
+	return appendNumberText(dst, c.ColInt32[row])
+}
+func (c *int32Column) textSQL(e string) string        { return numberTextSQL(e) }
+func (c *int64Column) put(row int, v int64)           { put(&c.ColInt64, row, v) }
+func (c *int64Column) view(lo, hi int) proto.ColInput { return c.ColInt64[lo:hi] }
+func (c *int64Column) reset()                         { c.ColInt64 = c.ColInt64[:0] }
+func (c *int64Column) appendText(dst []byte, row int) []byte {
+	return appendNumberText(dst, c.ColInt64[row])
+}
+func (c *int64Column) textSQL(e string) string         { return numberTextSQL(e) }
 func (c *uint16Column) put(row int, v uint16)          { put(&c.ColUInt16, row, v) }
 func (c *uint16Column) view(lo, hi int) proto.ColInput { return c.ColUInt16[lo:hi] }
 func (c *uint16Column) reset()                         { c.ColUInt16 = c.ColUInt16[:0] }
+func (c *uint16Column) appendText(dst []byte, row int) []byte {
+	return appendNumberText(dst, c.ColUInt16[row])
+}
+func (c *uint16Column) textSQL(e string) string        { return numberTextSQL(e) }
 func (c *uint32Column) put(row int, v uint32)          { put(&c.ColUInt32, row, v) }
 func (c *uint32Column) view(lo, hi int) proto.ColInput { return c.ColUInt32[lo:hi] }
 func (c *uint32Column) reset()                         { c.ColUInt32 = c.ColUInt32[:0] }
+func (c *uint32Column) appendText(dst []byte, row int) []byte {
+	return appendNumberText(dst, c.ColUInt32[row])
+}
+func (c *uint32Column) textSQL(e string) string        { return numberTextSQL(e) }
 func (c *uint64Column) put(row int, v uint64)          { put(&c.ColUInt64, row, v) }
 func (c *uint64Column) view(lo, hi int) proto.ColInput { return c.ColUInt64[lo:hi] }
 func (c *uint64Column) reset()                         { c.ColUInt64 = c.ColUInt64[:0] }
+func (c *uint64Column) appendText(dst []byte, row int) []byte {
+	return appendNumberText(dst, c.ColUInt64[row])
+}
+func (c *uint64Column) textSQL(e string) string { return numberTextSQL(e) }
 
 // microsecondsColumn is DateTime64(6, 'UTC'), millisecondsColumn DateTime64(3, 'UTC'); both hold ticks since
 // the Unix epoch.
@@ -474,5 +551,37 @@ func (c *microsecondsColumn) view(lo, hi int) proto.ColInput {
 func (c *millisecondsColumn) view(lo, hi int) proto.ColInput {
 	return millisecondsView{c.ColInt64[lo:hi]}
 }
+func (*microsecondsColumn) textSQL(e string) string {
+	return numberTextSQL("toUnixTimestamp64Micro(" + e + ")")
+}
+func (*millisecondsColumn) textSQL(e string) string {
+	return numberTextSQL("toUnixTimestamp64Milli(" + e + ")")
+}
 func (microsecondsView) Type() proto.ColumnType { return "DateTime64(6, 'UTC')" }
 func (millisecondsView) Type() proto.ColumnType { return "DateTime64(3, 'UTC')" }
+
+// appendStringText appends the length in bytes, a colon and the bytes.
+func appendStringText[S string | []byte](dst []byte, v S) []byte {
+	dst = strconv.AppendInt(dst, int64(len(v)), 10)
+	return append(append(dst, ':'), v...)
+}
+
+func stringTextSQL(e string) string {
+	return "concat(toString(length(" + e + ")), ':', toString(" + e + "))"
+}
+
+// appendNumberText appends the decimal number and a semicolon.
+func appendNumberText[N int | int32 | int64 | uint16 | uint32 | uint64](dst []byte, v N) []byte {
+	if v < 0 {
+		dst = strconv.AppendInt(dst, int64(v), 10)
+	} else {
+		dst = strconv.AppendUint(dst, uint64(v), 10)
+	}
+	return append(dst, ';')
+}
+
+func numberTextSQL(e string) string { return "concat(toString(" + e + "), ';')" }
+
+func arrayTextSQL(e string) string {
+	return "concat(" + numberTextSQL("length("+e+")") + ", arrayStringConcat(arrayMap(x -> " + stringTextSQL("x") + ", " + e + ")))"
+}

@@ -63,6 +63,9 @@ type interposed struct {
 }
 
 func (c interposed) Do(ctx context.Context, q ch.Query) error {
+	if len(q.Input) == 0 {
+		return c.connection.Do(ctx, q)
+	}
 	i := Insert{Table: insertTable(q.Body), Rows: q.Input[0].Data.Rows()}
 	for _, s := range q.Settings {
 		if s.Key == "insert_deduplication_token" {
@@ -92,4 +95,16 @@ func (s *Sink) Discard() {
 	s.writer.mu.Lock()
 	defer s.writer.mu.Unlock()
 	s.writer.filling.reset()
+}
+
+// RowSQL is the expression that verify hashes a row of a relation with.
+func RowSQL(r Relation) string {
+	return relations[r].columnsOf().hashSQL(relations[r].rowColumns(), false)
+}
+
+// RecordSQL is the same of a table of records by source.
+func RecordSQL(table string) string {
+	r := recordRelationOf(table)
+	c := r.make()
+	return c.hashSQL(r.rowColumns(c), false)
 }

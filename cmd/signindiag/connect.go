@@ -80,6 +80,32 @@ func (c *kafkaConfig) connection() pipeline.KafkaConfig {
 	}
 }
 
+// pipeline returns how the pipeline works. A single process reads all partitions without a consumer group.
+func (c *config) pipeline(singleProcess bool) pipeline.Config {
+	settings := pipeline.Config{
+		EntitiesTopic:       c.Kafka.EntitiesTopic,
+		Partitions:          c.Kafka.EntitiesPartitions,
+		EntitiesRetention:   c.Kafka.EntitiesRetention,
+		EntitiesIncarnation: c.Kafka.Incarnation,
+		Replicas:            max(c.Kafka.Replication, 0),
+		Group:               c.Kafka.Group,
+		Compression:         pipeline.CodecLZ4,
+		SnapshotInterval:    c.Snapshots.Interval,
+		ReplayOnChange:      c.Settings.Replay,
+	}
+	if settings.Replicas >= 3 {
+		// One broker may be away without a stop, and none may be lost with what was acknowledged.
+		settings.MinInsyncReplicas = 2
+	}
+	if singleProcess {
+		settings.Group = ""
+	}
+	for _, name := range c.Kafka.RawTopics {
+		settings.RawTopics = append(settings.RawTopics, pipeline.RawTopic{Name: name, Incarnation: c.Kafka.RawIncarnation})
+	}
+	return settings
+}
+
 // embed points the configuration at the embedded servers: what concerns external ones is set aside.
 func (c *config) embed(broker, clickHouse, snapshots string) {
 	c.Kafka.Brokers = []string{broker}

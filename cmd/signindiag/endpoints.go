@@ -18,6 +18,8 @@ type endpoints struct {
 	ClickHouse string `json:"clickhouse"`
 	Database   string `json:"database"`
 	HTTP       string `json:"http"`
+	// Snapshots is the directory of the shards' states.
+	Snapshots string `json:"snapshots"`
 	// Catalogue is the file of changes of the catalogue, "" for none: texts are rendered by who shows them.
 	Catalogue string `json:"catalogue,omitempty"`
 	// Settings is the file of settings, "" for none.
@@ -107,4 +109,14 @@ func readEndpoints(dir string) (endpoints, error) {
 		return endpoints{}, fmt.Errorf("%w on %s", errNotRunning, dir)
 	}
 	return endpoints{}, errNotRunning
+}
+
+// use points the configuration at a running `signindiag up`.
+func (e endpoints) use(c *config) {
+	c.embed(e.Kafka, e.ClickHouse, e.Snapshots)
+	if c.Kafka.RawTopics[0] != e.RawTopic {
+		c.Kafka.RawTopics = []string{e.RawTopic}
+	}
+	c.ClickHouse.Database = e.Database
+	c.Catalogue.File, c.Settings.File = e.Catalogue, e.Settings
 }

@@ -31,6 +31,7 @@ type cli struct {
 	Scenario scenarioCommand `cmd:"" help:"Run scenario files: sign-ins in, expected diagnoses out."`
 	Generate generateCommand `cmd:"" help:"Generate realistic sign-in records."`
 	Bench    benchCommand    `cmd:"" help:"Measure the whole way on the embedded servers."`
+	Verify   verifyCommand   `cmd:"" help:"Prove that nothing was lost, repeated or altered; exit code 0 only when it is so."`
 	Migrate  migrateCommand  `cmd:"" help:"Create or update the tables in ClickHouse."`
 	Health   healthCommand   `cmd:"" help:"Ask a running signindiag whether it is ready; exit code 0 or 1."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
@@ -48,6 +49,8 @@ func main() {
 	// A process that was re-executed as the embedded ClickHouse never returns from this call.
 	embedded.ClickHouseMain()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once: a stop that was not finished is a crash, which costs repeats and loses nothing.
+	context.AfterFunc(ctx, stop)
 	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)

@@ -148,7 +148,7 @@ func (c upCommand) Run(ctx context.Context, std streams) (err error) {
 	address := endpoints{
 		PID: os.Getpid(), Kafka: broker.Address(), RawTopic: configuration.Kafka.RawTopics[0],
 		ClickHouse: engine.Address(), Database: configuration.ClickHouse.Database, HTTP: "http://" + s.address.String(),
-		Catalogue: configuration.Catalogue.File, Settings: configuration.Settings.File,
+		Snapshots: snapshots, Catalogue: configuration.Catalogue.File, Settings: configuration.Settings.File,
 	}
 	if address.Settings != "" {
 		// Other commands find it from where they run.

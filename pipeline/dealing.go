@@ -1,0 +1,98 @@
+package pipeline
+
+import (
+	"errors"
+	"time"
+
+	"github.com/signindiag/signindiag/detectors"
+	"github.com/signindiag/signindiag/schemas"
+	"github.com/signindiag/signindiag/schemas/catalogue"
+	"github.com/signindiag/signindiag/sinks"
+)
+
+// dealing makes the messages of the entities topic out of the records of one raw partition. The router writes what it makes, and
+// verify compares with what it makes. It is not safe for concurrent use.
+type dealing struct {
+	decoder    *schemas.Decoder
+	dealer     detectors.Dealer
+	wanted     schemas.RoleSet
+	partitions uint32 // of the entities topic
+	// put takes a message, which is valid during the call, for one partition.
+	put func(partition uint32, message *schemas.EntityMessage)
+
+	of        rawPartition
+	record    Record // the one that is decoded
+	message   schemas.EntityMessage
+	from      schemas.Source
+	signIn    *schemas.SignIn
+	compact   schemas.SignIn
+	compacted bool
+}
+
+// init begins with a raw partition.
+func (d *dealing) init(of rawPartition, cat *catalogue.Catalogue, wanted schemas.RoleSet, partitions int, put func(uint32, *schemas.EntityMessage)) {
+	d.of = of
+	d.decoder = schemas.NewDecoder()
+	d.dealer = detectors.Dealer{Catalogue: cat}
+	d.wanted, d.partitions, d.put = wanted, uint32(partitions), put
+	d.from = schemas.Source{Topic: of.topic.ID(), Partition: uint32(of.partition)}
+	d.message.Source = &d.from
+}
+
+// decode calls each for every value of a record, as schemas.Decoder.Decode.
+func (d *dealing) decode(record Record, each func(index int, decoded *schemas.Decoded)) {
+	d.record = record
+	received := time.Time{}
+	if record.Time > 0 {
+		received = time.UnixMilli(record.Time)
+	}
+	d.decoder.Decode(record.Value, received, each)
+}
+
+// deal puts one sign-in of the record that is decoded.
+func (d *dealing) deal(index int, rec *schemas.SignIn) {
+	schemas.Compact(rec)
+	d.from.Offset, d.from.Index = d.record.Offset, uint32(index)
+	d.message.ReceivedMs = max(d.record.Time, 0)
+	d.signIn, d.compacted = rec, false
+	d.dealer.Deal(rec, d.partitions, d.wanted, d.emit)
+}
+
+// emit puts the current sign-in for one partition: whole for its person or workload, else in the compact form.
+func (d *dealing) emit(partition uint32, roles schemas.RoleSet) {
+	d.message.SignIn = d.signIn
+	if !roles.Has(schemas.Role_ROLE_USER) && !roles.Has(schemas.Role_ROLE_SERVICE_PRINCIPAL) {
+		if !d.compacted {
+			schemas.CompactFor(&d.compact, d.signIn)
+			d.compacted = true
+		}
+		d.message.SignIn = &d.compact
+	}
+	d.message.Roles = uint32(roles)
+	d.put(partition, &d.message)
+}
+
+// source is the identity of a value of the record that is decoded.
+func (d *dealing) source(index int) sinks.Source {
+	return sinks.Source{Topic: d.of.topic.Name, Incarnation: d.of.topic.Incarnation, Partition: int32(d.of.partition), Offset: d.record.Offset, Index: uint32(index)}
+}
+
+// quarantined describes a value that cannot be decoded, for the quarantine. Its bytes are those of decoded.
+func (d *dealing) quarantined(index int, decoded *schemas.Decoded) sinks.QuarantinedRecord {
+	reason := "broken"
+	var e *schemas.RecordError
+	if errors.As(decoded.Err, &e) {
+		reason = e.Reason
+	}
+	return sinks.QuarantinedRecord{
+		Source: d.source(index), Stage: StageDecode, ReceivedTime: d.record.Time, Reason: reason, Error: decoded.Err.Error(), Bytes: decoded.Raw,
+	}
+}
+
+// received describes a sign-in as it was received, before deal. Its texts and bytes are those of decoded.
+func (d *dealing) received(index int, decoded *schemas.Decoded) sinks.RawRecord {
+	rec := decoded.SignIn
+	return sinks.RawRecord{
+		Source: d.source(index), RequestID: rec.RequestId, TenantID: rec.TenantId, EventTime: rec.EventTime, ReceivedTime: d.record.Time, Bytes: decoded.Raw,
+	}
+}
