@@ -344,6 +344,9 @@ func (s *system) run(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	cancel()
+	began := time.Now()
+	s.log.Info("stopping: what was read is written, shards are snapshotted", "at_most", "30s")
+	defer func() { s.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String()) }()
 	if s.server != nil {
 		stopping, done := context.WithTimeout(context.Background(), stopTimeout)
 		errs = append(errs, s.server.Shutdown(stopping))
