@@ -24,8 +24,11 @@ func TestBackfillBesideLive(t *testing.T) {
 	past := dayStart.AddDate(0, -2, 0)
 	messages := func(start time.Time) (list []string) {
 		o := synthetic.Options{Seed: seed, Start: start, Duration: 5 * time.Hour, Rate: 0.5, Tenants: 1, Users: 300}
-		// No brute force: past and live tries of its user would be more than the events that are kept one by one.
-		for i, kind := range []string{"password_spray", "account_lockout", "mfa_fatigue", "repeated_failures", "distributed_spray", "account_takeover"} {
+		for i, kind := range []string{"password_spray", "brute_force", "account_lockout", "mfa_fatigue", "repeated_failures", "distributed_spray", "account_takeover"} {
+			// The same seed gives the attacker the same address: had it got in before, it would be a familiar one.
+			if kind == "account_takeover" && start.Equal(past) {
+				continue
+			}
 			o.Attacks = append(o.Attacks, synthetic.Attack{Kind: kind, At: start.Add(time.Duration(30+20*i) * time.Minute), FirstUser: 20 * i})
 		}
 		traffic, err := synthetic.NewTraffic(o)
