@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO ?= go
 PACKAGES ?= ./...
 # Names of requirements whose absence is a failure instead of a skip, separated by commas:
-# clickhouse (the embedded engine), browser, compose, alertmanager, promtool, containers, java, samples.
+# clickhouse (the embedded engine), browser, compose, alertmanager, promtool, azurite (Azure Storage), containers, java, samples.
 export SIGNINDIAG_TEST_REQUIRE ?=
 
 .PHONY: test

@@ -16,7 +16,7 @@ import (
 
 // DecisionVersion is the version of the code that decides. Raise it with every change that may give another
 // row for the same log: it is part of the fingerprint, hence of the epoch.
-const DecisionVersion = 5
+const DecisionVersion = 6
 
 // Defaults of Options.
 const (
@@ -330,12 +330,7 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 	}
 	if changed && (newerExists || changedFrom < entry.eventTime) {
 		limit := max(changedFrom, entry.eventTime) + e.settings.Of(rec.TenantId).Thresholds.RepeatedFailures.Window.Microseconds()
-		e.ofUser = e.recent.ofUser(e.ofUser[:0], id.key, maxRevisedRecords)
-		for _, x := range e.ofUser {
-			if t := e.recent.at(x).eventTime; t >= changedFrom && t < limit {
-				e.affected = append(e.affected, x)
-			}
-		}
+		e.affected = e.recent.ofUser(e.affected, id.key, maxRevisedRecords, func(x *recentEntry) bool { return x.eventTime >= changedFrom && x.eventTime < limit })
 	}
 	flagged := (entry.flags|before.flags)&entryFlagged != 0 && !quiet
 	if flagged {
@@ -356,7 +351,7 @@ func (e *Engine) applyRecord(rec *schemas.SignIn, received int64, revision uint6
 	e.emit(seq, rec, !quiet, revision, out)
 }
 
-// maxRevisedRecords bounds the records of a user that a late failure looks at.
+// maxRevisedRecords bounds the records of a user that a late failure revises.
 const maxRevisedRecords = 64
 
 // unite joins a record with its stored version. It returns the record to go on with, nil for an exact repeat; whether the row

@@ -9,11 +9,11 @@ import (
 // https://learn.microsoft.com/en-us/entra/identity/monitoring-health/overview-flagged-sign-ins
 const flaggedSpan int64 = 20 * 60 * 1e6
 
-// flaggedOf returns the user's flagged records, oldest first, as far as they are among the user's 64 newest records of the store.
+// flaggedOf returns the user's flagged records, oldest first, the last 64 that the store holds.
 // The slice is valid until the next use of e.ofUser.
 func (e *Engine) flaggedOf(user uint64) []uint64 {
-	e.ofUser = e.recent.ofUser(e.ofUser[:0], user, maxRevisedRecords)
-	flagged := slices.DeleteFunc(e.ofUser, func(seq uint64) bool { return e.recent.at(seq).flags&entryFlagged == 0 })
+	e.ofUser = e.recent.ofUser(e.ofUser[:0], user, maxRevisedRecords, func(x *recentEntry) bool { return x.flags&entryFlagged != 0 })
+	flagged := e.ofUser
 	slices.SortFunc(flagged, func(a, b uint64) int { return e.recent.at(a).instant().compare(e.recent.at(b).instant()) })
 	return flagged
 }

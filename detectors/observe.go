@@ -39,12 +39,11 @@ func (e *Engine) observe(id identity, rec *schemas.SignIn, entry *recentEntry, c
 
 // recall gives a new entity the right passwords that the recent store still holds.
 func (e *Engine) recall(n *entity, except *recentEntry) {
-	e.ofUser = e.recent.ofUser(e.ofUser[:0], n.key, maxRevisedRecords)
+	e.ofUser = e.recent.ofUser(e.ofUser[:0], n.key, maxRevisedRecords, func(x *recentEntry) bool {
+		return x != except && x.kind != kindFailure && (x.flags&entrySilent == 0 || n.role != schemas.Role_ROLE_USER)
+	})
 	for _, seq := range e.ofUser {
 		x := e.recent.at(seq)
-		if x == except || x.kind == kindFailure || x.flags&entrySilent != 0 && n.role == schemas.Role_ROLE_USER {
-			continue
-		}
 		if x.kind == kindInterrupted {
 			if code := e.catalogue.Code(x.code); code == nil || !code.PasswordWasRight() {
 				continue

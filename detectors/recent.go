@@ -260,15 +260,17 @@ func (s *recentStore) newestOfUser(user uint64) *recentEntry {
 	return nil
 }
 
-// ofUser appends the living entries of a user to dst, newest first, at most limit.
-func (s *recentStore) ofUser(dst []uint64, user uint64, limit int) []uint64 {
+// ofUser appends the living entries of a user that are wanted to dst, in the order of arrival, last first, at most limit. What is
+// not wanted takes no other's place, so that an import of a user's past hides none of the user's present; but the look ends after
+// some times as many.
+func (s *recentStore) ofUser(dst []uint64, user uint64, limit int, wanted func(*recentEntry) bool) []uint64 {
 	seq := s.byUser[user&uint64(len(s.byUser)-1)]
-	for steps := 4 * limit; steps > 0 && limit > 0; steps-- {
+	for steps := 16 * limit; steps > 0 && limit > 0; steps-- {
 		e := s.at(seq)
 		if e == nil {
 			break
 		}
-		if e.user == user && e.flags&entryDead == 0 {
+		if e.user == user && e.flags&entryDead == 0 && wanted(e) {
 			dst = append(dst, seq)
 			limit--
 		}

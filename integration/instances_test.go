@@ -21,23 +21,23 @@ import (
 	"github.com/signindiag/signindiag/schemas/synthetic"
 )
 
-// instance is a running `signindiag run`.
-type instance struct{ *process }
+// replica is a running `signindiag run` beside others.
+type replica struct{ *process }
 
-// startInstance starts `signindiag run` on the servers. It does not wait for anything.
-func startInstance(t *testing.T, s *servers.Set, environment ...string) *instance {
+// startReplica starts `signindiag run` on the servers. It does not wait for anything.
+func startReplica(t *testing.T, s *servers.Set, environment ...string) *replica {
 	t.Helper()
-	return &instance{spawn(t, append(s.Environment(), environment...), "run")}
+	return &replica{spawn(t, append(s.Environment(), environment...), "run")}
 }
 
 // api returns the API's address, http://host:port.
-func (i *instance) api() string {
+func (i *replica) api() string {
 	i.t.Helper()
 	return i.waitFor(`signindiag runs.* api=(\S+)`)[1]
 }
 
 // terminate sends what container runtimes send, and expects a graceful stop.
-func (i *instance) terminate() {
+func (i *replica) terminate() {
 	i.t.Helper()
 	if code := i.signal(syscall.SIGTERM); code != 0 {
 		i.t.Errorf("run ended by SIGTERM with exit code %d, want 0:\n%s", code, i.text())
@@ -173,7 +173,7 @@ func TestInstances(t *testing.T) {
 	servers.Each(t, func(t *testing.T, s *servers.Set) {
 		s.Partitions = 8
 		seed := testSeed(t)
-		start := func() *instance { return startInstance(t, s, quickSession...) }
+		start := func() *replica { return startReplica(t, s, quickSession...) }
 		first := start()
 		first.api()
 		f := startFeed(t, s, seed, 300)
@@ -184,7 +184,7 @@ func TestInstances(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		second.kill() // crash
 		time.Sleep(time.Second)
-		running := []*instance{third, start(), start()}
+		running := []*replica{third, start(), start()}
 		running[1].waitFor(`shard begins`)
 		running[2].waitFor(`shard begins`)
 		for i, old := range running { // rolling restart
@@ -210,14 +210,14 @@ func TestSecureServers(t *testing.T) {
 	clickHouse := servers.StartSecureClickHouse(t, certificates, "signindiag", "secret of ClickHouse")
 	s := servers.NewSet(t, kafka, clickHouse)
 
-	wrong := startInstance(t, s, "SIGNINDIAG_CLICKHOUSE_PASSWORD=not it")
+	wrong := startReplica(t, s, "SIGNINDIAG_CLICKHOUSE_PASSWORD=not it")
 	wrong.waitFor(`516|SIGNINDIAG_CLICKHOUSE_PASSWORD`)
 	wrong.terminate()
 	if text := wrong.text(); !strings.Contains(text, "SIGNINDIAG_CLICKHOUSE_PASSWORD") || strings.Contains(text, "not it") {
 		t.Errorf("a wrong password is not told, or is shown:\n%s", text)
 	}
 
-	right := startInstance(t, s)
+	right := startReplica(t, s)
 	right.api()
 	f := startFeed(t, s, testSeed(t), 200)
 	right.waitFor(`shard begins`)
@@ -251,8 +251,8 @@ func TestKilledInstances(t *testing.T) {
 			}
 		}
 		pause := func(most time.Duration) { time.Sleep(time.Duration(rng.Int64N(int64(most)))) }
-		start := func() *instance { return startInstance(t, s, quickSession...) }
-		running := []*instance{start(), start(), start()}
+		start := func() *replica { return startReplica(t, s, quickSession...) }
+		running := []*replica{start(), start(), start()}
 		running[0].api()
 		f := startFeed(t, s, seed, 200)
 		began := time.Now()
@@ -282,7 +282,7 @@ func TestKilledInstances(t *testing.T) {
 func TestCrashToFirstDiagnosis(t *testing.T) {
 	servers.Each(t, func(t *testing.T, s *servers.Set) {
 		s.Partitions = 8
-		running := []*instance{startInstance(t, s), startInstance(t, s), startInstance(t, s)}
+		running := []*replica{startReplica(t, s), startReplica(t, s), startReplica(t, s)}
 		f := startFeed(t, s, testSeed(t), 100)
 		for _, i := range running {
 			i.waitFor(`shard begins`)

@@ -195,7 +195,10 @@ type Dependencies struct {
 	// NewSink makes the sink for rows. It must call durable when positions are stored with their rows.
 	NewSink func(durable func([]sinks.Position)) (RowSink, error)
 	// Progress reads the newest stored position of every shard.
-	Progress   func(ctx context.Context) (map[uint16]sinks.Position, error)
+	Progress func(ctx context.Context) (map[uint16]sinks.Position, error)
+	// OtherEpoch reads the highest epoch that shards of other entities topics have reached, which the first epoch of this one
+	// must exceed. It may be nil where there was never another one.
+	OtherEpoch func(ctx context.Context) (uint16, error)
 	Quarantine Quarantine
 	// PassedOver reads which messages of the entities topic are in quarantine because a machine of the fingerprint failed on them
 	// (sinks.ReasonPanic), by shard. They are not applied. nil means none.

@@ -143,7 +143,8 @@ func (m *shards) forget(id int) {
 	m.mu.Lock()
 	delete(m.reports, id)
 	m.mu.Unlock()
-	m.metrics.engine.forget(id)
+	m.metrics.forgetShard(id)
+	m.metrics.forgetPartition(m.config.EntitiesTopic, id)
 }
 
 // engineCounters are the numbers of detectors.Stats that only grow.

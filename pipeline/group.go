@@ -157,7 +157,20 @@ func runGroup(ctx context.Context, k *Kafka, c Config, log *slog.Logger, h *heal
 	if err != nil {
 		return fmt.Errorf("join group %s: %w", c.group(stage), err)
 	}
-	defer group.Close()
+	var serving sync.WaitGroup
+	defer func() {
+		serving.Wait()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = group.Close() // it returns nothing else than nil
+		}()
+		select {
+		case <-closed:
+		case <-time.After(c.StopTimeout / 4):
+			log.Warn("the consumer group could not be left in time; others take over after the session timeout", "group", c.group(stage), "session_timeout", c.SessionTimeout.String())
+		}
+	}()
 	trouble := h.watch("group "+c.group(stage), 0)
 	trouble.Set("joining group " + c.group(stage))
 	var logged time.Time
@@ -192,7 +205,9 @@ func runGroup(ctx context.Context, k *Kafka, c Config, log *slog.Logger, h *heal
 			}
 		}
 		sticky.hold(assigned)
+		serving.Add(1)
 		gen.Start(func(gctx context.Context) {
+			defer serving.Done()
 			// A generation ends when its function returns, so there is one, and it ends with either context.
 			run, cancel := context.WithCancel(gctx)
 			defer cancel()

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -33,8 +34,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// go.opencensus.io, which gocloud.dev v0.40 measures with, starts this one when it is linked.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"))
+	goleak.VerifyTestMain(m)
 }
 
 // knowledge is the catalogue of all tests.
@@ -586,6 +586,8 @@ type world struct {
 	fingerprint uint64
 	// machine makes the state machines, where it is set.
 	machine func() Machine
+	// snapshots is where they are stored, a directory where it is empty.
+	snapshots string
 }
 
 func newWorld(t testing.TB, rawPartitions, partitions int) *world {
@@ -607,7 +609,7 @@ func (w *world) start(t testing.TB, tweak func(*process)) *process {
 		t.Fatal(err)
 	}
 	p.kafka.connect = p.board.dial
-	if p.store, err = OpenSnapshots(t.Context(), "file://"+w.dir, logger(t)); err != nil {
+	if p.store, err = OpenSnapshots(t.Context(), cmp.Or(w.snapshots, "file://"+w.dir), logger(t)); err != nil {
 		t.Fatal(err)
 	}
 	p.records = &memoryRecords{tables: w.tables}

@@ -7,12 +7,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // health collects why the pipeline does not get on.
 type health struct {
 	mu      sync.Mutex
 	parts   map[partitionKey]*partitionHealth
+	retries *prometheus.CounterVec
 	started bool
 	fatal   error
 }
@@ -27,13 +30,16 @@ type partitionHealth struct {
 	stopped *StoppedError
 }
 
-func newHealth() *health { return &health{parts: map[partitionKey]*partitionHealth{}} }
+// newHealth returns the health of a pipeline that begins. retries counts every trouble, by the name that is watched.
+func newHealth(retries *prometheus.CounterVec) *health {
+	return &health{parts: map[partitionKey]*partitionHealth{}, retries: retries}
+}
 
 // watch returns the trouble of a partition, fresh.
 func (h *health) watch(topic string, partition int) *Trouble {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p := &partitionHealth{}
+	p := &partitionHealth{trouble: Trouble{count: h.retries.WithLabelValues(topic)}}
 	h.parts[partitionKey{topic, partition}] = p
 	return &p.trouble
 }

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
@@ -603,12 +604,18 @@ func persist(ctx context.Context, log *slog.Logger, trouble *Trouble, what strin
 
 // Trouble holds why something does not get on, or nothing. It is safe for concurrent use; a nil *Trouble
 // holds nothing.
-type Trouble struct{ reason atomic.Pointer[string] }
+type Trouble struct {
+	reason atomic.Pointer[string]
+	count  prometheus.Counter // of calls of Set; may be nil
+}
 
 // Set keeps reason.
 func (t *Trouble) Set(reason string) {
 	if t != nil {
 		t.reason.Store(&reason)
+		if t.count != nil {
+			t.count.Inc()
+		}
 	}
 }
 

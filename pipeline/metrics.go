@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,7 +34,13 @@ type metrics struct {
 	holes         *prometheus.CounterVec
 	holeRecords   *prometheus.CounterVec
 	lag           *prometheus.GaugeVec
+	lagSeconds    *lagAges
 	position      *prometheus.GaugeVec
+	retries       *prometheus.CounterVec
+	commits       *prometheus.CounterVec
+	generations   *prometheus.CounterVec
+	owned         *prometheus.GaugeVec
+	shards        prometheus.Gauge
 	producer      *producerMetrics
 	applied       prometheus.Counter
 	rows          *prometheus.CounterVec
@@ -42,6 +49,10 @@ type metrics struct {
 	received      *prometheus.GaugeVec
 	durable       *prometheus.GaugeVec
 	epoch         *prometheus.GaugeVec
+	remaining     *prometheus.GaugeVec
+	recovery      prometheus.Histogram
+	snapshotTaken *prometheus.GaugeVec
+	snapshotAt    *prometheus.GaugeVec
 	snapshots     *prometheus.CounterVec
 	snapshotBytes prometheus.Histogram
 	snapshotTime  prometheus.Histogram
@@ -102,7 +113,14 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		holes:         counters("kafka_holes_total", "Ranges of offsets that were to be read and are not in the log.", "topic", "reason"),
 		holeRecords:   counters("kafka_hole_records_total", "Offsets that were to be read and are not in the log.", "topic", "reason"),
 		lag:           gauges("kafka_lag_records", "Offsets between the reader and the end of the partition.", "topic", "partition"),
-		position:      gauges("kafka_position", "Offset that is read next.", "topic", "partition"),
+		lagSeconds: &lagAges{parts: map[partitionKey]*partitionGauges{}, desc: prometheus.NewDesc("signindiag_kafka_lag_seconds",
+			"Age of the record that was read last where more wait behind it, 0 where none do.", []string{"topic", "partition"}, nil)},
+		retries:     counters("retries_total", "Attempts that failed and are made again, by the topic, or what is done with it; /readyz tells the reasons.", "what"),
+		commits:     counters("kafka_commit_failures_total", "Failed commits of offsets; those of shards are hints for lag tools alone.", "stage"),
+		generations: counters("group_generations_total", "Generations of the consumer group that this process took part in: one more with every rebalance.", "stage"),
+		owned:       gauges("group_partitions", "Partitions that this process has.", "stage"),
+		shards:      prometheus.NewGauge(prometheus.GaugeOpts{Name: "signindiag_shards", Help: "Shards that all processes have together."}),
+		position:    gauges("kafka_position", "Offset that is read next.", "topic", "partition"),
 		producer: &producerMetrics{
 			records:  counter("producer_records_total", "Records written to the entities topic and acknowledged."),
 			batches:  counter("producer_batches_total", "Batches written to the entities topic and acknowledged."),
@@ -117,6 +135,10 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		received:      gauges("shard_received_timestamp_seconds", "Kafka time of the raw message that was applied last.", "shard"),
 		durable:       gauges("shard_durable_offset", "Last offset of the entities topic whose rows are stored.", "shard"),
 		epoch:         gauges("shard_epoch", "Epoch of the shard's rows.", "shard"),
+		remaining:     gauges("shard_recovery_messages", "Messages between the shard and the last one whose rows were stored before it began, 0 when its replay is done.", "shard"),
+		recovery:      histogram("shard_recovery_seconds", "Time from taking on a shard to the end of its replay."),
+		snapshotTaken: gauges("snapshot_timestamp_seconds", "When the newest snapshot was taken whose rows were stored by then; the start of the shard where it began without one.", "shard"),
+		snapshotAt:    gauges("snapshot_offset", "Offset of that snapshot: a start replays the messages behind it.", "shard"),
 		snapshots:     counters("snapshots_total", "Snapshots by result.", "result"),
 		snapshotBytes: histogram("snapshot_bytes", "Size of a snapshot as stored."),
 		snapshotTime:  histogram("snapshot_seconds", "Time to store a snapshot."),
@@ -129,8 +151,8 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range append([]prometheus.Collector{m.messages, m.messageBytes, m.fetchedBytes, m.records, m.skipped, m.unknownFields, m.quarantined,
-		m.entities, m.holes, m.holeRecords, m.lag, m.position, m.producer.records, m.producer.batches, m.producer.bytes, m.producer.failures,
-		m.applied, m.replayed, m.rows, m.unknownCodes, m.received, m.durable, m.epoch, m.snapshots, m.snapshotBytes, m.snapshotTime, m.stopped}, m.engine.collectors()...) {
+		m.entities, m.holes, m.holeRecords, m.lag, m.lagSeconds, m.position, m.retries, m.commits, m.generations, m.owned, m.shards, m.producer.records, m.producer.batches, m.producer.bytes, m.producer.failures,
+		m.applied, m.replayed, m.rows, m.unknownCodes, m.received, m.durable, m.epoch, m.remaining, m.recovery, m.snapshotTaken, m.snapshotAt, m.snapshots, m.snapshotBytes, m.snapshotTime, m.stopped}, m.engine.collectors()...) {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register the pipeline's metrics: %w", err)
 		}
@@ -171,30 +193,95 @@ func (m *metrics) hole(h Hole) {
 }
 
 // partitionGauges are the series of one partition; nil where it has none.
-type partitionGauges struct{ lag, position prometheus.Gauge }
+type partitionGauges struct {
+	lag, position prometheus.Gauge
+	// behind is the Kafka time of the record that was read last, milliseconds since the Unix epoch, 0 when none waits behind it.
+	behind atomic.Int64
+}
 
 func (m *metrics) partition(topic string, partition int) *partitionGauges {
 	if partition >= maxShardLabels {
 		return nil
 	}
 	p := strconv.Itoa(partition)
-	return &partitionGauges{m.lag.WithLabelValues(topic, p), m.position.WithLabelValues(topic, p)}
+	g := &partitionGauges{lag: m.lag.WithLabelValues(topic, p), position: m.position.WithLabelValues(topic, p)}
+	m.lagSeconds.mu.Lock()
+	defer m.lagSeconds.mu.Unlock()
+	m.lagSeconds.parts[partitionKey{topic, partition}] = g
+	return g
+}
+
+// forgetPartition drops the series of a partition that this process does not read any more: another one tells of it.
+func (m *metrics) forgetPartition(topic string, partition int) {
+	p := strconv.Itoa(partition)
+	for _, g := range []*prometheus.GaugeVec{m.lag, m.position, m.stopped} {
+		g.DeleteLabelValues(topic, p)
+	}
+	m.lagSeconds.mu.Lock()
+	defer m.lagSeconds.mu.Unlock()
+	delete(m.lagSeconds.parts, partitionKey{topic, partition})
 }
 
 func (g *partitionGauges) set(b *Batch) {
-	if g != nil {
-		g.lag.Set(float64(max(b.End-b.Next, 0)))
-		g.position.Set(float64(b.Next))
+	if g == nil {
+		return
+	}
+	g.lag.Set(float64(max(b.End-b.Next, 0)))
+	g.position.Set(float64(b.Next))
+	if n := len(b.Records); b.Next >= b.End {
+		g.behind.Store(0)
+	} else if n > 0 {
+		g.behind.Store(b.Records[n-1].Time)
+	}
+}
+
+// lagAges tells how far partitions are behind in time, when it is asked: a reader that stands still falls behind too.
+type lagAges struct {
+	desc  *prometheus.Desc
+	mu    sync.Mutex
+	parts map[partitionKey]*partitionGauges
+}
+
+// Describe implements prometheus.Collector.
+func (l *lagAges) Describe(ch chan<- *prometheus.Desc) { ch <- l.desc }
+
+// Collect implements prometheus.Collector.
+func (l *lagAges) Collect(ch chan<- prometheus.Metric) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, g := range l.parts {
+		age := 0.0
+		if at := g.behind.Load(); at > 0 {
+			age = max(time.Since(time.UnixMilli(at)).Seconds(), 0)
+		}
+		ch <- prometheus.MustNewConstMetric(l.desc, prometheus.GaugeValue, age, key.topic, strconv.Itoa(key.partition))
 	}
 }
 
 // shardGauges are the series of one shard; nil where it has none.
-type shardGauges struct{ received, durable, epoch prometheus.Gauge }
+type shardGauges struct{ received, durable, epoch, remaining, snapshotTaken, snapshotAt prometheus.Gauge }
 
 func (m *metrics) shard(id int) *shardGauges {
 	if id >= maxShardLabels {
 		return nil
 	}
 	s := strconv.Itoa(id)
-	return &shardGauges{m.received.WithLabelValues(s), m.durable.WithLabelValues(s), m.epoch.WithLabelValues(s)}
+	return &shardGauges{m.received.WithLabelValues(s), m.durable.WithLabelValues(s), m.epoch.WithLabelValues(s), m.remaining.WithLabelValues(s),
+		m.snapshotTaken.WithLabelValues(s), m.snapshotAt.WithLabelValues(s)}
+}
+
+// snapshot tells of the newest snapshot that a start can begin with. taken is in milliseconds since the Unix epoch.
+func (g *shardGauges) snapshot(offset, taken int64) {
+	if g != nil {
+		g.snapshotTaken.Set(float64(taken) / 1000)
+		g.snapshotAt.Set(float64(offset))
+	}
+}
+
+// forgetShard drops the series of a shard that this process does not have any more.
+func (m *metrics) forgetShard(id int) {
+	for _, g := range []*prometheus.GaugeVec{m.received, m.durable, m.epoch, m.remaining, m.snapshotTaken, m.snapshotAt} {
+		g.DeleteLabelValues(strconv.Itoa(id))
+	}
+	m.engine.forget(id)
 }

@@ -51,8 +51,9 @@ func New(config Config, deps Dependencies) (*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pipeline{config: config, deps: deps, log: deps.Logger, metrics: m, health: newHealth(), restart: make(chan struct{}, 1)}
+	p := &Pipeline{config: config, deps: deps, log: deps.Logger, metrics: m, health: newHealth(m.retries), restart: make(chan struct{}, 1)}
 	if !config.NoShards {
+		m.shards.Set(float64(config.Partitions))
 		p.shards = newShards(config, deps, p.log.With("stage", "shards"), m, p.health)
 		if p.sink, err = deps.NewSink(p.shards.onDurable); err != nil {
 			return nil, fmt.Errorf("make the sink: %w", err)
@@ -228,6 +229,7 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 					parts = append(parts, rawPartition{t, id})
 				}
 			}
+			defer p.owning("router", len(parts))()
 			return p.router.sources(ctx, m, parts, nil)
 		})
 	}
@@ -288,6 +290,7 @@ func (p *Pipeline) runShards(ctx context.Context) error {
 	if c.Group != "" {
 		return runGroup(ctx, p.deps.Kafka, c, p.log, p.health, "shards", []string{c.EntitiesTopic}, func(ctx context.Context, m member, assigned map[string][]int) error {
 			ids := slices.Sorted(slices.Values(assigned[c.EntitiesTopic]))
+			defer p.owning("shards", len(ids))()
 			return p.serveShards(ctx, m, ids)
 		})
 	}
@@ -295,7 +298,16 @@ func (p *Pipeline) runShards(ctx context.Context) error {
 	for i := range ids {
 		ids[i] = i
 	}
+	p.metrics.owned.WithLabelValues("shards").Set(float64(len(ids)))
 	return p.serveShards(ctx, noMember(), ids)
+}
+
+// owning tells the metrics of a generation's partitions, and with the function that it returns of the generation's end.
+func (p *Pipeline) owning(stage string, partitions int) (end func()) {
+	p.metrics.generations.WithLabelValues(stage).Inc()
+	owned := p.metrics.owned.WithLabelValues(stage)
+	owned.Set(float64(partitions))
+	return func() { owned.Set(0) }
 }
 
 // RestartShards makes the shards begin anew with machines of Dependencies.NewMachine, as another start of the process would:

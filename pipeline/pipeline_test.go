@@ -1,8 +1,10 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -531,6 +534,43 @@ func TestEntitiesTopicMadeAgain(t *testing.T) {
 	}
 }
 
+// TestAnotherNumberOfPartitions: another entities topic takes over from the first raw record on; its rows win though its offsets
+// begin at 0, and nothing is lost or counts twice.
+func TestAnotherNumberOfPartitions(t *testing.T) {
+	w := newWorld(t, 2, 2)
+	k := openKafka(t, w.cluster)
+	ensure(t, k, "raw", 2)
+	rng := rand.New(rand.NewPCG(1, 9))
+	users := produceRaw(t, k, rng, 0, 500)
+	p := w.start(t, nil)
+	eventually(t, "all rows", func() bool { return w.rows() == 500 })
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.config.EntitiesTopic, w.config.Partitions = "signindiag.entities.v2", 3
+	w.tables.progress = map[uint16]sinks.Position{} // of this topic, as the table has it
+	for u, n := range produceRaw(t, k, rng, 500, 100) {
+		users[u] += n
+	}
+	p = w.start(t, func(p *process) {
+		p.pipeline.shards.deps.OtherEpoch = func(context.Context) (uint16, error) { return 1, nil }
+	})
+	eventually(t, "all rows by the new topic", func() bool {
+		w.tables.mu.Lock()
+		defer w.tables.mu.Unlock()
+		for _, d := range w.tables.diagnoses {
+			if d.Revision>>48 != 2 {
+				return false
+			}
+		}
+		return len(w.tables.diagnoses) == 600
+	})
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.check(t, 600, users)
+}
+
 // TestRawTopicMadeAgain: its partitions stop, and a raised incarnation reads it from the first record.
 func TestRawTopicMadeAgain(t *testing.T) {
 	for _, longer := range []bool{false, true} {
@@ -645,21 +685,38 @@ func TestStateLost(t *testing.T) {
 	ensure(t, k, "raw", 2)
 	rng := rand.New(rand.NewPCG(1, 7))
 	users := produceRaw(t, k, rng, 0, 500)
-	p := w.start(t, nil)
+	var log lockedLog
+	tell := func(p *process) { p.pipeline.shards.log = slog.New(slog.NewTextHandler(&log, nil)) }
+	p := w.start(t, tell)
 	eventually(t, "all rows", func() bool { return w.rows() == 500 })
 	p.kill()
+	const warning = "is SIGNINDIAG_SNAPSHOTS_URL shared by all instances"
+	if strings.Contains(log.String(), warning) {
+		t.Errorf("a warning of lost snapshots before any was lost:\n%s", log.String())
+	}
 	if err := os.RemoveAll(w.dir); err != nil {
 		t.Fatal(err)
 	}
 	for u, n := range produceRaw(t, k, rng, 500, 500) {
 		users[u] += n
 	}
-	p = w.start(t, nil)
+	p = w.start(t, tell)
 	eventually(t, "all rows", func() bool { return w.rows() == 1000 })
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}
 	w.check(t, 1000, users)
+	if n := strings.Count(log.String(), warning); n != 1 {
+		t.Errorf("%d warnings of snapshots that are not seen here, want 1 for the process:\n%s", n, log.String())
+	}
+	for shard := range w.config.Partitions {
+		if left := counter(t, p.pipeline.metrics.remaining.WithLabelValues(fmt.Sprint(shard))); left != 0 {
+			t.Errorf("shard %d has %v messages to replay, want none", shard, left)
+		}
+	}
+	if n := testutil.CollectAndCount(p.pipeline.metrics.recovery); n != 1 {
+		t.Errorf("%d series of recovery times, want 1", n)
+	}
 }
 
 // TestUnknownCodesAreCounted: once for a record, also when the log is replayed.

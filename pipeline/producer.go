@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // maxBatchBytes bounds a record batch before compression, in bytes. Event Hubs refuses requests of
@@ -179,6 +181,7 @@ func (p *partitionProducer) attempt(ctx context.Context, set []byte) error {
 	if err := conn.send(b, set); err != nil {
 		return err
 	}
+	crashpoint.At(crashpoint.ProduceSent)
 	// The broker gives up after conn.timeout; wait a little longer for it to say so.
 	w, err := conn.receive(conn.timeout + conn.timeout/4)
 	if err != nil {
@@ -196,6 +199,7 @@ func (p *partitionProducer) attempt(ctx context.Context, set []byte) error {
 	if code != 0 {
 		return code
 	}
+	crashpoint.At(crashpoint.ProduceAcknowledged)
 	return nil
 }
 

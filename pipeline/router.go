@@ -17,6 +17,7 @@ import (
 
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // router deals the records of raw partitions to the lanes of the entities topic. One goroutine serves one raw
@@ -155,6 +156,7 @@ func (s *source) run(ctx context.Context) error {
 		if batch.Next == offset {
 			continue
 		}
+		crashpoint.At(crashpoint.RawFetched)
 		if err := s.process(ctx, batch); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -321,6 +323,7 @@ func (s *source) process(ctx context.Context, batch *Batch) error {
 		c.flight = f
 		select {
 		case r.lanes[p].in <- c:
+			crashpoint.At(crashpoint.ChunkHandedOver)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -601,9 +604,12 @@ loop:
 		case p := <-more:
 			start(p)
 		case <-tick.C:
-			if err := commit(run); err != nil && run.Err() == nil && time.Since(logged) > 30*time.Second {
-				logged = time.Now()
-				r.log.Warn("raw offsets are not committed; trying again", "error", err)
+			if err := commit(run); err != nil && run.Err() == nil {
+				r.metrics.commits.WithLabelValues("router").Inc()
+				if time.Since(logged) > 30*time.Second {
+					logged = time.Now()
+					r.log.Warn("raw offsets are not committed; trying again", "error", err)
+				}
 			}
 		}
 	}
@@ -616,6 +622,7 @@ loop:
 			time.Sleep(5 * time.Millisecond)
 		}
 		r.health.forget(s.topic.Name, s.partition)
+		r.metrics.forgetPartition(s.topic.Name, s.partition)
 	}
 	if err := commit(drain); err != nil {
 		r.log.Warn("raw offsets are not committed; the next start repeats some records, which are dropped as repeats", "error", err)
@@ -683,9 +690,11 @@ func (r *router) commit(ctx context.Context, m member, all []*source) error {
 		}
 		s.marked = now
 	}
+	crashpoint.At(crashpoint.RecordsStored)
 	if err := r.deps.Kafka.commitOffsets(ctx, r.config.group("router"), m, topics); err != nil {
 		return err
 	}
+	crashpoint.At(crashpoint.RawCommitted)
 	for i, s := range moved {
 		s.mu.Lock()
 		s.committed = offsets[i]

@@ -9,6 +9,7 @@ import (
 	"math"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/sinks"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // recovery is how a shard begins.
@@ -147,6 +149,10 @@ type shard struct {
 	// passed are the offsets that are passed over, since a machine with the fingerprint passedBy failed on them.
 	passed   map[int64]bool
 	passedBy uint64
+	// recovering is set until the shard is at caughtUp, the offset behind the last one whose rows were stored when it began.
+	recovering bool
+	caughtUp   int64
+	began      time.Time
 
 	stored       int64 // offset of the last snapshot
 	snapshotAt   time.Time
@@ -171,6 +177,8 @@ type shards struct {
 	health    *health
 	held      map[int]*shard // by the goroutine of serve
 	committed map[int]int64
+	// warnOfStore bounds a warning to one for the process.
+	warnOfStore sync.Once
 
 	mu      sync.Mutex
 	durable map[int]sinks.Position
@@ -188,8 +196,8 @@ func (m *shards) onDurable(positions []sinks.Position) {
 	defer m.mu.Unlock()
 	for _, p := range positions {
 		m.durable[int(p.Shard)] = p
-		if g := m.metrics.shard(int(p.Shard)); g != nil {
-			g.durable.Set(float64(p.Offset))
+		if p.Shard < maxShardLabels {
+			m.metrics.durable.WithLabelValues(strconv.Itoa(int(p.Shard))).Set(float64(p.Offset))
 		}
 	}
 }
@@ -248,6 +256,7 @@ loop:
 			break loop
 		case <-tick.C:
 			if err := m.commit(run, mem, ids); err != nil && run.Err() == nil {
+				m.metrics.commits.WithLabelValues("shards").Inc()
 				m.log.Debug("entities offsets are not committed; they are a hint only", "error", err)
 			}
 		}
@@ -255,11 +264,13 @@ loop:
 	wg.Wait()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.config.StopTimeout/2)
 	defer cancel()
+	crashpoint.At(crashpoint.StopReading)
 	if !m.health.failed() {
 		if err := m.sink.Flush(end); err != nil {
 			m.log.Warn("rows are not stored; they are made again at the next start", "error", err)
 		}
 	}
+	crashpoint.At(crashpoint.StopFlushed)
 	for _, id := range ids {
 		wg.Go(func() {
 			m.held[id].finish(end)
@@ -290,6 +301,7 @@ func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
 	if err := m.deps.Kafka.commitHints(ctx, m.config.group("shards"), mem, m.config.EntitiesTopic, offsets); err != nil {
 		return err
 	}
+	crashpoint.At(crashpoint.EntitiesCommitted)
 	for _, o := range offsets {
 		m.committed[o.partition] = o.offset
 	}
@@ -300,6 +312,7 @@ func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
 func (s *shard) run(ctx context.Context) error {
 	m := s.shards
 	if !s.recovered {
+		s.began = time.Now()
 		if err := s.newMachine(); err != nil {
 			return err
 		}
@@ -329,12 +342,16 @@ func (s *shard) run(ctx context.Context) error {
 			return s.stopped(err)
 		}
 		s.lag.set(batch)
+		if len(batch.Records) > 0 {
+			crashpoint.At(crashpoint.EntitiesFetched)
+		}
 		if err := s.apply(ctx, batch); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return err
 		}
+		s.tellRecovery()
 		if moved := s.position.Offset - s.stored; moved > 0 && (moved >= m.config.SnapshotRecords || !time.Now().Before(s.snapshotAt)) {
 			s.snapshot()
 		}
@@ -450,6 +467,7 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 				s.recovered = false
 				return fmt.Errorf("write rows of shard %d: %w", s.id, err)
 			}
+			crashpoint.At(crashpoint.RowsHandedOver)
 			written = true
 			rows += len(s.rows.Diagnoses)
 			incidents += len(s.rows.Incidents)
@@ -459,6 +477,7 @@ func (s *shard) apply(ctx context.Context, batch *Batch) error {
 			}
 		}
 		if !emit {
+			crashpoint.At(crashpoint.Replaying)
 			replayed++
 		}
 		s.position, s.next = next, rec.Offset+1
@@ -536,11 +555,16 @@ func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 		m.metrics.snapshots.WithLabelValues("failed").Inc()
 		return err
 	}
+	crashpoint.At(crashpoint.SnapshotWritten)
 	m.metrics.snapshots.WithLabelValues("stored").Inc()
 	m.metrics.snapshotBytes.Observe(float64(size))
 	m.metrics.snapshotTime.Observe(time.Since(start).Seconds())
 	if p, ok := m.durableAt(s.id); ok {
-		return m.deps.Snapshots.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
+		newest, ok, err := m.deps.Snapshots.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
+		if ok {
+			s.gauges.snapshot(newest.Offset, newest.Taken)
+		}
+		return err
 	}
 	return nil
 }
@@ -575,6 +599,7 @@ func (s *shard) recover(ctx context.Context) error {
 		return err
 	}
 	if err := persist(ctx, s.log, s.trouble, "list snapshots", func() (err error) {
+		s.trouble.Set("waiting for the store of snapshots")
 		names, err = m.deps.Snapshots.List(ctx, topic, uint16(s.id))
 		return err
 	}); err != nil {
@@ -628,8 +653,20 @@ func (s *shard) recover(ctx context.Context) error {
 		}
 		m.mu.Unlock()
 	}
+	s.caughtUp = 0
+	if progress != nil && progress.Incarnation == incarnation {
+		s.caughtUp = progress.Offset + 1
+	}
 	fingerprint := s.machine.Fingerprint()
 	floor := uint16(0)
+	if progress == nil && m.deps.OtherEpoch != nil {
+		if err := persist(ctx, s.log, s.trouble, "read the epochs of other entities topics", func() (err error) {
+			floor, err = m.deps.OtherEpoch(ctx)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
 	for _, n := range names {
 		floor = max(floor, n.Epoch)
 	}
@@ -647,7 +684,7 @@ func (s *shard) recover(ctx context.Context) error {
 			names = slices.DeleteFunc(names, func(n SnapshotName) bool { return n.Epoch == plan.epoch })
 			continue
 		}
-		return s.begin(ctx, plan, snap, first)
+		return s.begin(ctx, plan, snap, unreadable, first)
 	}
 }
 
@@ -657,8 +694,9 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 	for _, name := range plan.candidates {
 		var useless error
 		if err := persist(ctx, s.log, s.trouble, "read snapshot "+name.Key, func() (err error) {
+			s.trouble.Set("waiting for the store of snapshots")
 			snap, err = m.deps.Snapshots.Read(ctx, name)
-			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) {
+			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) || errors.Is(err, ErrSnapshotGone) {
 				useless, err = err, nil
 			}
 			return err
@@ -682,6 +720,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 			}
 		}
 		if useless == nil {
+			crashpoint.At(crashpoint.StateRestored)
 			return snap, unreadable, nil
 		}
 		m.metrics.snapshots.WithLabelValues("unreadable").Inc()
@@ -695,8 +734,23 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 	return nil, unreadable, nil
 }
 
-// begin sets position and epoch, and stores the base of a new epoch.
-func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, first int64) error {
+// tellRecovery tells how much is left of the replay after a start, and how long it took when it is done.
+func (s *shard) tellRecovery() {
+	if !s.recovering {
+		return
+	}
+	left := max(s.caughtUp-s.next, 0)
+	if s.gauges != nil {
+		s.gauges.remaining.Set(float64(left))
+	}
+	if left == 0 {
+		s.recovering = false
+		s.shards.metrics.recovery.Observe(time.Since(s.began).Seconds())
+	}
+}
+
+// begin sets position and epoch, and stores the base of a new epoch. unreadable says that snapshots were of no use.
+func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, unreadable bool, first int64) error {
 	m := s.shards
 	s.position = sinks.Position{
 		Shard: uint16(s.id), Epoch: plan.epoch, Offset: first - 1, Incarnation: m.config.EntitiesIncarnation, Fingerprint: s.machine.Fingerprint(),
@@ -715,17 +769,31 @@ func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, first 
 	if plan.base {
 		base := s.snapshotOf()
 		if err := persist(ctx, s.log, s.trouble, fmt.Sprintf("store the first snapshot of epoch %d", plan.epoch), func() error {
+			ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+			defer cancel()
 			return s.store(ctx, base)
 		}); err != nil {
 			return err
 		}
+		crashpoint.At(crashpoint.EpochBaseStored)
 	}
 	if s.gauges != nil {
 		s.gauges.epoch.Set(float64(plan.epoch))
 	}
-	from := "the first offset"
+	from, taken := "the first offset", s.began.UnixMilli()
 	if snap != nil {
-		from = snap.key()
+		from, taken = snap.key(), snap.Taken
+	}
+	s.gauges.snapshot(s.position.Offset, taken)
+	s.recovering = true
+	s.tellRecovery()
+	// A shard is snapshotted after every SnapshotRecords messages, so less than a few times that lies behind the newest snapshot of a
+	// store that all instances see.
+	if behind := s.caughtUp - s.next; !plan.fromState && !unreadable && (snap == nil && behind > 0 || behind > 4*m.config.SnapshotRecords) {
+		m.warnOfStore.Do(func() {
+			m.log.Warn("the rows of a shard are stored much further than its snapshots seen here, so it replays: is "+SnapshotsSetting+
+				" shared by all instances, and are the snapshots still there?", "shard", s.id, "snapshot", from, "replays_messages", behind)
+		})
 	}
 	s.log.Info("shard begins", "reason", plan.reason, "epoch", plan.epoch, "state", from, "offset", s.next, "emit_from", s.emitFrom)
 	return nil

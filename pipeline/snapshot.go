@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -23,6 +25,8 @@ import (
 	"gocloud.dev/blob/fileblob"
 	_ "gocloud.dev/blob/memblob" // mem:// for tests
 	"gocloud.dev/gcerrors"
+
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // Snapshot is the state of one shard with the position that it belongs to.
@@ -58,6 +62,9 @@ var ErrSnapshotCorrupt = errors.New("snapshot is corrupt")
 
 // ErrSnapshotVersion marks a snapshot in a format that this version does not know.
 var ErrSnapshotVersion = errors.New("snapshot has an unknown format version")
+
+// ErrSnapshotGone marks a snapshot that was listed and has been deleted since.
+var ErrSnapshotGone = errors.New("snapshot is gone")
 
 // appendSnapshot appends the snapshot as it is stored: magic, version, header, compressed state, and the
 // xxHash64 of all that, little-endian.
@@ -162,25 +169,65 @@ func parseSnapshotKey(key string) (SnapshotName, bool) {
 	return n, errors.Join(err1, err2, err3, err4, err5) == nil
 }
 
-// SnapshotStore keeps snapshots at a URL of gocloud.dev/blob: file:///directory or mem://. A program that
-// imports gocloud.dev/blob/s3blob, azureblob or gcsblob can use s3://, azblob:// and gs:// as well. It is
-// safe for concurrent use.
+// SnapshotStore keeps snapshots at a URL of gocloud.dev/blob: file:///directory, s3://BUCKET, azblob://CONTAINER, mem://,
+// and gs://BUCKET in a program built with the tag gcs. Its errors say what to do and hold no secret. It is safe for
+// concurrent use.
 type SnapshotStore struct {
 	bucket *blob.Bucket
+	// place is the store in errors: the URL without what may hold a secret.
+	place string
 	// dir is the directory of a file URL, which needs fsync; "" for others.
-	dir string
-	log *slog.Logger
+	dir     string
+	timeout time.Duration // storeTimeout, shorter in tests
+	log     *slog.Logger
+	// stuck counts calls that did not come back in time and are still under way.
+	stuck atomic.Int64
 }
 
-// OpenSnapshots opens the store. The directory of a file URL is made where it is missing. The caller closes it.
+// maxStuck bounds the calls that are left behind in a store that hangs; each holds what it writes.
+const maxStuck = 64
+
+// within runs a call to the store and returns when it is done, or with an error when ctx ends: a file system that hangs does not
+// care for ctx. The call is then left behind.
+func (s *SnapshotStore) within(ctx context.Context, call func(ctx context.Context) error) error {
+	if n := s.stuck.Load(); n >= maxStuck {
+		return fmt.Errorf("%d calls to the store of snapshots hang already", n)
+	}
+	done := make(chan error, 1)
+	s.stuck.Add(1)
+	go func() {
+		defer s.stuck.Add(-1)
+		done <- call(ctx)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	// A store that minds ctx says more.
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(100 * time.Millisecond):
+		return fmt.Errorf("the store of snapshots does not answer: %w", context.Cause(ctx))
+	}
+}
+
+// OpenSnapshots opens the store. The directory of a file URL is made where it is missing; a bucket or container must be there,
+// which the first use tells. The caller closes it.
 func OpenSnapshots(ctx context.Context, rawURL string, log *slog.Logger) (*SnapshotStore, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("snapshots URL: %w", err)
+		// The parser's error repeats the URL.
+		return nil, fmt.Errorf("%s is no URL, want %s", SnapshotsSetting, snapshotURLs)
 	}
+	if u.User != nil {
+		return nil, fmt.Errorf("%s has a user name in it, want %s; credentials come from the environment", SnapshotsSetting, snapshotURLs)
+	}
+	place := u.Scheme + "://" + u.Host + u.Path
 	if u.Scheme == fileblob.Scheme {
 		if (u.Host != "" && u.Host != "localhost") || u.Path == "" || u.Path == "/" {
-			return nil, fmt.Errorf("snapshots URL %s is not a directory, want file:///directory", rawURL)
+			return nil, fmt.Errorf("%s=%s is not a directory, want %s", SnapshotsSetting, place, snapshotURLs)
 		}
 		dir := filepath.FromSlash(u.Path)
 		if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -190,15 +237,23 @@ func OpenSnapshots(ctx context.Context, rawURL string, log *slog.Logger) (*Snaps
 		// another file system.
 		b, err := fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o750})
 		if err != nil {
-			return nil, fmt.Errorf("open snapshots at %s: %w", rawURL, err)
+			return nil, fmt.Errorf("open snapshots at %s: %w", place, err)
 		}
-		return &SnapshotStore{bucket: b, dir: dir, log: log}, nil
+		return &SnapshotStore{bucket: b, place: place, dir: dir, timeout: storeTimeout, log: log}, nil
+	}
+	if !blob.DefaultURLMux().ValidBucketScheme(u.Scheme) {
+		return nil, fmt.Errorf("%s=%s, want %s", SnapshotsSetting, place, snapshotURLs)
 	}
 	b, err := blob.OpenBucket(ctx, rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("open snapshots at %s: %w", u.Redacted(), err)
+		return nil, fmt.Errorf("open snapshots at %s: %w", place, &storeError{place, err})
 	}
-	return &SnapshotStore{bucket: b, log: log}, nil
+	return &SnapshotStore{bucket: b, place: place, timeout: storeTimeout, log: log}, nil
+}
+
+// failed wraps an error of the store.
+func (s *SnapshotStore) failed(what, key string, err error) error {
+	return fmt.Errorf("%s %s: %w", what, key, &storeError{s.place, err})
 }
 
 // Close releases the store.
@@ -214,22 +269,41 @@ func (s *SnapshotStore) Write(ctx context.Context, snap *Snapshot) (size int, er
 	defer enc.Close()
 	key := snap.key()
 	b := appendSnapshot(make([]byte, 0, 256+len(snap.State)/2), snap, enc)
-	if err := s.bucket.WriteAll(ctx, key, b, &blob.WriterOptions{ContentType: "application/octet-stream"}); err != nil {
-		return 0, fmt.Errorf("write snapshot %s: %w", key, err)
+	if err := s.within(ctx, func(ctx context.Context) error { return s.writeObject(ctx, key, b) }); err != nil {
+		return 0, s.failed("write snapshot", key, err)
 	}
-	if s.dir == "" {
-		return len(b), nil
+	return len(b), nil
+}
+
+// writeObject writes an object that is there as a whole or not at all.
+func (s *SnapshotStore) writeObject(ctx context.Context, key string, b []byte) error {
+	half := len(b) / 2
+	if err := s.upload(ctx, key, io.MultiReader(bytes.NewReader(b[:half]), crashpointReader{}, bytes.NewReader(b[half:]))); err != nil || s.dir == "" {
+		return err
 	}
 	// The file, then every directory up to the store's own: each holds a name that may be new.
 	for p := filepath.Join(s.dir, filepath.FromSlash(key)); ; p = filepath.Dir(p) {
 		if err := syncPath(p); err != nil {
-			return 0, fmt.Errorf("write snapshot %s to disk: %w", key, err)
+			return fmt.Errorf("to disk: %w", err)
 		}
 		if len(p) <= len(s.dir) {
-			break
+			return nil
 		}
 	}
-	return len(b), nil
+}
+
+// crashpointReader is an empty reader between the halves of a snapshot.
+type crashpointReader struct{}
+
+func (crashpointReader) Read([]byte) (int, error) {
+	crashpoint.At(crashpoint.SnapshotHalfWritten)
+	return 0, io.EOF
+}
+
+// upload writes an object. It is not Bucket.WriteAll, since the writer of azureblob (gocloud.dev v0.47) crashes in Close when the
+// store has refused what was written.
+func (s *SnapshotStore) upload(ctx context.Context, key string, content io.Reader) error {
+	return s.bucket.Upload(ctx, key, content, &blob.WriterOptions{ContentType: "application/octet-stream"})
 }
 
 func syncPath(p string) error {
@@ -240,31 +314,79 @@ func syncPath(p string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// readObject reads an object of any size; it gives up when nothing comes for s.timeout.
+func (s *SnapshotStore) readObject(ctx context.Context, key string) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(s.timeout, func() { cancel(fmt.Errorf("nothing came for %s: %w", s.timeout, context.DeadlineExceeded)) })
+	defer stalled.Stop()
+	read := make(chan []byte, 1) // not a variable: a call that is left behind may still write
+	if err := s.within(ctx, func(ctx context.Context) error {
+		r, err := s.bucket.NewReader(ctx, key, nil)
+		if err != nil {
+			return cmp.Or(context.Cause(ctx), err)
+		}
+		defer r.Close()
+		b := make([]byte, 0, r.Size()+1)
+		for {
+			if len(b) == cap(b) {
+				b = slices.Grow(b, 1)
+			}
+			n, err := r.Read(b[len(b):cap(b)])
+			b = b[:len(b)+n]
+			if err == io.EOF {
+				read <- b
+				return nil
+			}
+			if err != nil {
+				return cmp.Or(context.Cause(ctx), err)
+			}
+			stalled.Reset(s.timeout)
+		}
+	}); err != nil {
+		return nil, err
+	}
+	return <-read, nil
+}
+
 // List returns the snapshots of a shard, oldest first.
 func (s *SnapshotStore) List(ctx context.Context, topic string, shard uint16) ([]SnapshotName, error) {
-	var names []SnapshotName
-	it := s.bucket.List(&blob.ListOptions{Prefix: snapshotPrefix(topic, shard)})
-	for {
-		o, err := it.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			break
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	found := make(chan []SnapshotName, 1) // not a variable: a call that is left behind may still write
+	if err := s.within(ctx, func(ctx context.Context) error {
+		var names []SnapshotName
+		it := s.bucket.List(&blob.ListOptions{Prefix: snapshotPrefix(topic, shard)})
+		for {
+			o, err := it.Next(ctx)
+			if err == io.EOF { // itself: a connection that breaks off is wrapped, and is no end of the list
+				found <- names
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if n, ok := parseSnapshotKey(o.Key); ok {
+				names = append(names, n)
+			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("list snapshots of shard %d: %w", shard, err)
-		}
-		if n, ok := parseSnapshotKey(o.Key); ok {
-			names = append(names, n)
-		}
+	}); err != nil {
+		return nil, s.failed("list snapshots below", snapshotPrefix(topic, shard), err)
 	}
+	names := <-found
 	slices.SortFunc(names, func(a, b SnapshotName) int { return cmp.Compare(a.Key, b.Key) })
 	return names, nil
 }
 
-// Read returns a stored snapshot. The error is ErrSnapshotCorrupt or ErrSnapshotVersion where its bytes are of no use.
+// Read returns a stored snapshot. The error is ErrSnapshotCorrupt or ErrSnapshotVersion where its bytes are of no use, and
+// ErrSnapshotGone where there is none.
 func (s *SnapshotStore) Read(ctx context.Context, name SnapshotName) (*Snapshot, error) {
-	b, err := s.bucket.ReadAll(ctx, name.Key)
+	b, err := s.readObject(ctx, name.Key)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return nil, fmt.Errorf("read snapshot %s: %w", name.Key, ErrSnapshotGone)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read snapshot %s: %w", name.Key, err)
+		return nil, s.failed("read snapshot", name.Key, err)
 	}
 	snap, err := parseSnapshot(b)
 	if err != nil {
@@ -278,22 +400,36 @@ func (s *SnapshotStore) Read(ctx context.Context, name SnapshotName) (*Snapshot,
 
 // Thin deletes the snapshots of a shard that no recovery needs: it keeps the newest three, one per hour of the
 // last day, one per day of the last week, and always the newest one at or below the stored position and the first of
-// an epoch that has stored no position yet.
-func (s *SnapshotStore) Thin(ctx context.Context, topic string, shard uint16, incarnation uint32, epoch uint16, offset int64) error {
+// an epoch that has stored no position yet. It returns the newest at or below the position, ok false where there is none.
+func (s *SnapshotStore) Thin(ctx context.Context, topic string, shard uint16, incarnation uint32, epoch uint16, offset int64) (newest SnapshotName, ok bool, err error) {
 	names, err := s.List(ctx, topic, shard)
 	if err != nil {
-		return err
+		return newest, false, err
+	}
+	if i := newestUpTo(names, incarnation, offset); i >= 0 {
+		newest, ok = names[i], true
 	}
 	keep := thin(names, incarnation, epoch, offset)
 	for i, n := range names {
 		if keep[i] {
 			continue
 		}
-		if err := s.bucket.Delete(ctx, n.Key); err != nil {
-			return fmt.Errorf("delete snapshot %s: %w", n.Key, err)
+		if err := s.within(ctx, func(ctx context.Context) error { return s.bucket.Delete(ctx, n.Key) }); err != nil {
+			return newest, ok, s.failed("delete snapshot", n.Key, err)
 		}
 	}
-	return nil
+	return newest, ok, nil
+}
+
+// newestUpTo returns the number of the snapshot with the highest offset that is no higher than offset, -1 for none.
+func newestUpTo(names []SnapshotName, incarnation uint32, offset int64) int {
+	newest := -1
+	for i, n := range names {
+		if n.Incarnation == incarnation && n.Offset <= offset && (newest < 0 || n.Offset >= names[newest].Offset) {
+			newest = i
+		}
+	}
+	return newest
 }
 
 func markKey(entities string, p rawPartition) string {
@@ -303,22 +439,26 @@ func markKey(entities string, p rawPartition) string {
 // writeMark keeps the position of a raw partition beside the snapshots. Kafka forgets committed offsets together
 // with a topic; the mark tells then that the topic of that name is another one.
 func (s *SnapshotStore) writeMark(ctx context.Context, entities string, p rawPartition, m commitMetadata) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	key := markKey(entities, p)
-	if err := s.bucket.WriteAll(ctx, key, []byte(m.String()), nil); err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
+	if err := s.within(ctx, func(ctx context.Context) error { return s.upload(ctx, key, strings.NewReader(m.String())) }); err != nil {
+		return s.failed("write", key, err)
 	}
 	return nil
 }
 
 // readMark returns the mark of a raw partition's incarnation, ok false where there is none.
 func (s *SnapshotStore) readMark(ctx context.Context, entities string, p rawPartition) (m commitMetadata, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	key := markKey(entities, p)
-	b, err := s.bucket.ReadAll(ctx, key)
+	b, err := s.readObject(ctx, key)
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return m, false, nil
 	}
 	if err != nil {
-		return m, false, fmt.Errorf("read %s: %w", key, err)
+		return m, false, s.failed("read", key, err)
 	}
 	m, ok = parseCommitMetadata(string(b))
 	return m, ok, nil
@@ -348,19 +488,13 @@ func thin(names []SnapshotName, incarnation uint32, epoch uint16, offset int64) 
 	}
 	// What a recovery at the position begins with, and what it falls back on: the newest at or below it of its own
 	// epoch, and of any.
-	own, other := -1, -1
+	own := -1
 	for i, n := range names {
-		if n.Incarnation != incarnation || n.Offset > offset {
-			continue
-		}
-		if n.Epoch == epoch {
+		if n.Incarnation == incarnation && n.Offset <= offset && n.Epoch == epoch {
 			own = i
 		}
-		if other < 0 || n.Offset >= names[other].Offset {
-			other = i
-		}
 	}
-	for _, i := range [2]int{own, other} {
+	for _, i := range [2]int{own, newestUpTo(names, incarnation, offset)} {
 		if i >= 0 {
 			keep[i] = true
 		}

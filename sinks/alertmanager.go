@@ -106,6 +106,17 @@ func (a *alertmanager) plan(i *detectors.Incident, have delivery, now time.Time)
 		}
 		return parts, next
 	}
+	if i.LastSeen < have.lastSeen && retold(i, have) {
+		// On the way to what it was: the alert stands or ends as if there were no new epoch.
+		next = have
+		if until := a.until(have); have.open && now.Before(until) {
+			parts = append(parts, a.encode(&alert{Labels: have.labels, StartsAt: startOf(i, now), EndsAt: until}, i))
+		} else if have.open {
+			next.open = false
+			parts = append(parts, a.ended(i, have, now))
+		}
+		return parts, next
+	}
 	next = delivery{revision: i.Revision, severity: i.Severity, lastSeen: max(i.LastSeen, have.lastSeen), told: have.told, open: have.open}
 	if have.version == 0 || i.LastSeen > have.lastSeen || severityRank(i.Severity) > severityRank(have.severity) {
 		next.told, next.open = now.UnixMicro(), true

@@ -63,6 +63,9 @@ type interposed struct {
 }
 
 func (c interposed) Do(ctx context.Context, q ch.Query) error {
+	if len(q.Input) == 0 {
+		return c.connection.Do(ctx, q)
+	}
 	i := Insert{Table: insertTable(q.Body), Rows: q.Input[0].Data.Rows()}
 	for _, s := range q.Settings {
 		if s.Key == "insert_deduplication_token" {

@@ -155,3 +155,16 @@ func ReadProgress(ctx context.Context, conn driver.Conn, database, topic string)
 	}
 	return positions, nil
 }
+
+// HighestOtherEpoch returns the highest epoch of which shards of other entities topics have stored rows, 0 where there are none.
+// Rows of a topic that takes over from another one need a higher epoch to win.
+func HighestOtherEpoch(ctx context.Context, conn driver.Conn, database, topic string) (epoch uint16, err error) {
+	if database == "" {
+		database = DefaultDatabase
+	}
+	table := chschema.QualifiedName(database, "progress")
+	if err := conn.QueryRow(ctx, "SELECT max(epoch) FROM "+table+" WHERE topic != ?", topic).Scan(&epoch); err != nil {
+		return 0, fmt.Errorf("read the epochs of other topics than %s from %s: %w", topic, table, err)
+	}
+	return epoch, nil
+}

@@ -340,6 +340,12 @@ func (w *outboxWorker) pass(ctx context.Context) error {
 	return nil
 }
 
+// retold reports whether a revision of a newer epoch tells no more than what the receiver was told: no later record and no higher
+// severity. A new epoch makes the rows of the past again, and an incident grows in it from its first record to what it was.
+func retold(i *detectors.Incident, have delivery) bool {
+	return have.version > 0 && i.Revision>>48 > have.revision>>48 && i.LastSeen <= have.lastSeen && severityRank(i.Severity) <= severityRank(have.severity)
+}
+
 // task is an incident that is to be sent.
 type task struct {
 	incidentKey
@@ -464,7 +470,9 @@ func (w *outboxWorker) note(ctx context.Context, done []task) error {
 	fresh, again := 0, 0
 	for _, t := range done {
 		if t.have.version > 0 && t.next.equal(t.have) {
-			again++
+			if len(t.message.parts) > 0 {
+				again++
+			}
 			continue
 		}
 		if len(t.message.parts) > 0 {

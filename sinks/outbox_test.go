@@ -307,7 +307,7 @@ func TestOutboxShardsInterleaved(t *testing.T) {
 	expect(t, "an older revision", h.taken(), "")
 	// Growth on both, and another rule's epoch with a small offset.
 	a.put(a.incident("b", "critical", time.Minute), 2, 1, 6)
-	a.put(a.incident("a", "high", time.Minute), 1, 2, 3)
+	a.put(a.incident("a", "critical", time.Minute), 1, 2, 3)
 	a.pass(o)
 	expect(t, "growth", h.taken(), "a 3, b 6")
 	a.pass(o)
@@ -641,4 +641,78 @@ func TestOutboxConfiguration(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
+}
+
+// TestOutboxNewEpoch: a new epoch makes an incident anew from its first record on. Whoever was told of it hears nothing until it is
+// worse than what was told.
+func TestOutboxNewEpoch(t *testing.T) {
+	a, h := newAlerts(t), newHook(t)
+	var mu sync.Mutex
+	var alerts []string // severity of the alerts that were not ended
+	manager := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var got []struct {
+			Labels map[string]string
+			EndsAt time.Time
+		}
+		if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, x := range got {
+			if x.EndsAt.After(a.clock.now()) {
+				alerts = append(alerts, x.Labels["severity"])
+			}
+		}
+	}))
+	defer manager.Close()
+	stood := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		text := strings.Join(alerts, ", ")
+		alerts = nil
+		return text
+	}
+	o := a.outbox(func(c *sinks.OutboxConfig) {
+		h.config(c)
+		c.Alertmanagers = []sinks.AlertmanagerConfig{{URL: manager.URL}}
+	})
+	i := a.incident("a", "high", time.Minute)
+	whole := i
+	a.put(i, 0, 1, 10)
+	a.pass(o)
+	expect(t, "the webhook", h.taken(), "a 10")
+	expect(t, "the Alertmanager", stood(), "high, high") // sent once more, since none was before
+	// Its alert is over when the new epoch makes it again.
+	a.clock.add(3 * time.Hour)
+	a.pass(o)
+	expect(t, "the Alertmanager after a quiet time", stood(), "")
+	step := func(what string, offset int64, age time.Duration, severity, webhook, alertmanager string) {
+		t.Helper()
+		i := whole
+		i.LastSeen, i.Severity = whole.LastSeen-age.Microseconds(), severity
+		a.put(i, 0, 2, offset)
+		a.pass(o)
+		expect(t, what+", the webhook", h.taken(), webhook)
+		expect(t, what+", the Alertmanager", stood(), alertmanager)
+	}
+	step("its first records", 3, 8*time.Minute, "low", "", "")
+	step("more of them", 5, 4*time.Minute, "medium", "", "")
+	step("nearly what it was", 7, time.Minute, "high", "", "")
+	step("what it was", 10, 0, "high", "", "")
+	if got := a.metric("signindiag_alerts_resent_total", "receiver=webhook "+strings.TrimPrefix(h.URL, "http://")); got != 0 {
+		t.Errorf("%v alerts count as sent again, want none", got)
+	}
+	step("a later record", 11, -time.Minute, "high", "a 11", "high")
+	a.put(a.incident("new", "high", time.Minute), 0, 2, 12)
+	a.pass(o)
+	expect(t, "an incident that the new epoch found", h.taken(), "new 12")
+	stood()
+	// A third epoch finds it worse from its first records on.
+	i = whole
+	i.LastSeen, i.Severity = whole.LastSeen-(8*time.Minute).Microseconds(), "critical"
+	a.put(i, 0, 3, 3)
+	a.pass(o)
+	expect(t, "worse", h.taken(), "a 3")
+	expect(t, "worse, the Alertmanager", stood(), "critical")
 }

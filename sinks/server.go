@@ -93,7 +93,26 @@ func OpenWithoutDatabase(ctx context.Context, s Server) (driver.Conn, error) {
 	return open(ctx, s.withDefaults(), systemDatabase)
 }
 
+// OpenLater is Open without a look whether the server answers or has the database: the first query connects, and so does every
+// one after a failure.
+func OpenLater(s Server) (driver.Conn, error) {
+	s = s.withDefaults()
+	return prepare(s, s.Database)
+}
+
 func open(ctx context.Context, s Server, database string) (driver.Conn, error) {
+	conn, err := prepare(s, database)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Ping(ctx); err != nil {
+		_ = conn.Close() // the ping's error is the one that tells
+		return nil, explainConnect(err, s, strings.Join(s.Address, ", "))
+	}
+	return conn, nil
+}
+
+func prepare(s Server, database string) (driver.Conn, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
@@ -106,10 +125,6 @@ func open(ctx context.Context, s Server, database string) (driver.Conn, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse at %s: %w", strings.Join(s.Address, ", "), err)
-	}
-	if err := conn.Ping(ctx); err != nil {
-		_ = conn.Close() // the ping's error is the one that tells
-		return nil, explainConnect(err, s, strings.Join(s.Address, ", "))
 	}
 	return conn, nil
 }

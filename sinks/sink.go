@@ -2,17 +2,22 @@ package sinks
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 	"unsafe"
 
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/schemas/catalogue"
+	chschema "github.com/signindiag/signindiag/schemas/clickhouse"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // SummaryRenderer makes the sentence that a viewer with the given capabilities may read. It must be safe for
@@ -69,11 +74,14 @@ type Sink struct {
 	scratch  sync.Pool
 	progress *progressTable
 	durable  []Position
+	// stored are the positions that this process has stored, by shard; behindSince is when a replica was first found behind them.
+	stored      map[uint16]Position
+	behindSince time.Time
 }
 
 // NewSink returns a Sink; Run must be started for rows to be written. It does not connect yet.
 func NewSink(cfg Config) (*Sink, error) {
-	s := &Sink{cfg: cfg, progress: newProgressTable()}
+	s := &Sink{cfg: cfg, progress: newProgressTable(), stored: map[uint16]Position{}}
 	s.scratch.New = func() any { return new(rendered) }
 	w, err := newWriter(writerConfig{
 		server: cfg.Server, name: "rows", topic: cfg.EntitiesTopic, maxRows: cfg.MaxRows, maxBytes: cfg.MaxBytes,
@@ -83,7 +91,7 @@ func NewSink(cfg Config) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.committed = s.commit
+	w.committed, w.greet = s.commit, s.greet
 	s.writer = w
 	return s, nil
 }
@@ -134,12 +142,75 @@ func (s *Sink) commit(ctx context.Context, b *rowBlock, token string) error {
 	for _, p := range s.durable {
 		s.progress.put(s.cfg.EntitiesTopic, p, now)
 	}
+	crashpoint.At(crashpoint.RowsInserted)
 	if err := s.writer.insertPart(ctx, part{s.progress, "all"}, token); err != nil {
 		return err
+	}
+	crashpoint.At(crashpoint.ProgressStored)
+	for _, p := range s.durable {
+		s.stored[p.Shard] = p
 	}
 	if s.cfg.OnDurable != nil {
 		s.cfg.OnDurable(s.durable)
 	}
+	return nil
+}
+
+// WentBackError says that ClickHouse knows a position of a shard below one that it has acknowledged: its tables were restored from a
+// backup, or it lost what it had. Rows between the two are missing, and whoever went on from memory would write a newer position over
+// the gap. So the process has to begin anew with what is stored: it then makes those rows again.
+type WentBackError struct {
+	Shard                uint16
+	Acknowledged, Stored Position // Stored is zero where there is none
+}
+
+func (e *WentBackError) Error() string {
+	return fmt.Sprintf("ClickHouse holds rows of shard %d up to epoch %d offset %d, but had acknowledged epoch %d offset %d: it was restored from a backup or lost its newest rows; the next start makes them again",
+		e.Shard, e.Stored.Epoch, e.Stored.Offset, e.Acknowledged.Epoch, e.Acknowledged.Offset)
+}
+
+// replicaPatience is how long a replica may be behind what a quorum of others has acknowledged.
+const replicaPatience = time.Minute
+
+// greet compares the positions in the tables with those that this process has stored in them.
+func (s *Sink) greet(ctx context.Context, conn connection) error {
+	if len(s.stored) == 0 {
+		return nil
+	}
+	found := make(map[uint16]Position, len(s.stored))
+	var shard, epoch proto.ColUInt16
+	var offset proto.ColInt64
+	query := ch.Query{
+		Body:       "SELECT shard, epoch, offset FROM " + chschema.QualifiedName(s.writer.cfg.server.Database, "progress") + " FINAL WHERE topic = {topic:String}",
+		Parameters: ch.Parameters(map[string]any{"topic": s.cfg.EntitiesTopic}),
+		Result:     proto.Results{{Name: "shard", Data: &shard}, {Name: "epoch", Data: &epoch}, {Name: "offset", Data: &offset}},
+		OnResult: func(context.Context, proto.Block) error {
+			for i, id := range shard {
+				found[id] = Position{Shard: id, Epoch: epoch[i], Offset: offset[i]}
+			}
+			return nil
+		},
+	}
+	if err := conn.Do(ctx, query); err != nil {
+		return fmt.Errorf("compare the positions in progress: %w", err)
+	}
+	for id, p := range s.stored {
+		at, ok := found[id]
+		if ok && detectors.Revision(at.Epoch, at.Offset) >= detectors.Revision(p.Epoch, p.Offset) {
+			continue
+		}
+		if s.cfg.Cluster != "" {
+			// A replica that was away may need a moment; others hold what was acknowledged.
+			if s.behindSince.IsZero() {
+				s.behindSince = time.Now()
+			}
+			if time.Since(s.behindSince) < replicaPatience {
+				return fmt.Errorf("the replica holds rows of shard %d up to offset %d, %d is acknowledged", id, at.Offset, p.Offset)
+			}
+		}
+		return &WentBackError{id, p, at}
+	}
+	s.behindSince = time.Time{}
 	return nil
 }
 

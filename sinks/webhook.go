@@ -70,13 +70,22 @@ type IncidentMessage struct {
 	URL      string             `json:"url,omitempty"`
 }
 
-// plan: every revision is told once, whatever became of the severity of an incident that was told before.
+// plan: every revision is told once, whatever became of the severity of an incident that was told before; those of a new epoch
+// once they tell more.
 func (w *webhook) plan(i *detectors.Incident, have delivery, now time.Time) (parts [][]byte, next delivery) {
 	// A story may get worse by a finding of another shard, whose revisions are not this incident's.
 	if i == nil || have.version > 0 && i.Revision <= have.revision && severityRank(i.Severity) <= severityRank(have.severity) {
 		return nil, have
 	}
-	next = delivery{revision: i.Revision, severity: i.Severity, lastSeen: i.LastSeen, told: now.UnixMicro()}
+	if retold(i, have) {
+		// Until the incident is what it was, the epoch that was told stays, so that no step on the way is taken for news.
+		next = have
+		if i.LastSeen == have.lastSeen {
+			next.revision = i.Revision
+		}
+		return nil, next
+	}
+	next = delivery{revision: i.Revision, severity: i.Severity, lastSeen: max(i.LastSeen, have.lastSeen), told: now.UnixMicro()}
 	if have.version == 0 && severityRank(i.Severity) < w.least {
 		return nil, next
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	chschema "github.com/signindiag/signindiag/schemas/clickhouse"
+	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
 // Defaults of a writer. A block of 50 000 rows a second is what ClickHouse's documents ask for
@@ -124,7 +125,9 @@ type writer[B block] struct {
 	metrics *metrics
 	// committed is called after everything of a block is acknowledged; an error means that ctx has ended.
 	committed func(ctx context.Context, b B, token string) error
-	dial      func(ctx context.Context, address string) (connection, error)
+	// greet, which may be nil, looks at what a new connection leads to before anything is inserted there. A *WentBackError ends run.
+	greet func(ctx context.Context, conn connection) error
+	dial  func(ctx context.Context, address string) (connection, error)
 	// compression of what is sent to an address.
 	compression func(address string) ch.Compression
 
@@ -470,6 +473,7 @@ func (w *writer[B]) insert(ctx context.Context, b B, sequence uint64) error {
 		if err := w.insertPart(ctx, p, token); err != nil {
 			return err
 		}
+		crashpoint.At(crashpoint.PartInserted)
 	}
 	clear(w.todo)
 	w.metrics.blocks.Inc()
@@ -501,6 +505,10 @@ func (w *writer[B]) insertPart(ctx context.Context, p part, token string) error 
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			var wentBack *WentBackError
+			if errors.As(err, &wentBack) {
+				return err
 			}
 			c, code = classify(err)
 			w.metrics.errors.WithLabelValues(codeLabel(code), c.String()).Inc()
@@ -639,10 +647,24 @@ func (w *writer[B]) connection(ctx context.Context) (connection, error) {
 		address := w.cfg.server.Address[w.nextAddress%len(w.cfg.server.Address)]
 		var conn connection
 		if conn, err = w.dial(ctx, address); err == nil {
-			w.conn = conn
-			return conn, nil
+			if w.greet == nil {
+				w.conn = conn
+				return conn, nil
+			}
+			// As in attempt: closing ends a read at once.
+			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+			err = w.greet(ctx, conn)
+			if stop() && err == nil {
+				w.conn = conn
+				return conn, nil
+			}
+			_ = conn.Close() // it is thrown away
+			if err == nil {
+				err = context.Cause(ctx)
+			}
+		} else {
+			err = explainConnect(err, w.cfg.server, address)
 		}
-		err = explainConnect(err, w.cfg.server, address)
 		w.nextAddress++
 	}
 	return nil, err

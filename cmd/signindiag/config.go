@@ -95,6 +95,9 @@ type logConfig struct {
 
 type settingsConfig struct {
 	File string `env:"FILE"`
+	// Replay is how far back rows are made again in a new epoch. Edition, raised by one, begins one though nothing else has changed.
+	Replay  time.Duration `env:"REPLAY, default=48h"`
+	Edition uint32        `env:"EDITION, default=0"`
 }
 
 // alertsConfig says who is told of incidents; nobody is without a receiver. The webhook's address is a secret, since such
@@ -238,12 +241,16 @@ func (c *config) validate() error {
 		wrong("CLICKHOUSE_DATABASE", c.ClickHouse.Database, "letters, digits and underscores, not beginning with a digit")
 	}
 	if c.Snapshots.URL != "" {
-		if u, err := url.Parse(c.Snapshots.URL); err != nil || u.Scheme == "" {
-			wrong("SNAPSHOTS_URL", c.Snapshots.URL, "a URL such as file:///var/lib/signindiag/snapshots")
+		// It is not repeated: somebody may have put a key into it.
+		if u, err := url.Parse(c.Snapshots.URL); err != nil || u.Scheme == "" || u.User != nil {
+			wrong("SNAPSHOTS_URL", "[set]", "a URL such as file:///var/lib/signindiag/snapshots, s3://BUCKET or azblob://CONTAINER, without a user name in it")
 		}
 	}
 	if c.Snapshots.Interval < time.Second {
 		wrong("SNAPSHOTS_INTERVAL", c.Snapshots.Interval, "1s or more")
+	}
+	if c.Settings.Replay < time.Hour {
+		wrong("SETTINGS_REPLAY", c.Settings.Replay, "1h or more; 48h is the longest window")
 	}
 	if _, _, err := net.SplitHostPort(c.HTTP.Address); err != nil {
 		wrong("HTTP_ADDRESS", c.HTTP.Address, "host:port or :port")

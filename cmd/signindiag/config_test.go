@@ -67,6 +67,8 @@ func TestConfigurationErrorsNameVariables(t *testing.T) {
 		{"LOG_LEVEL", "loud", "debug"},
 		{"LOG_FORMAT", "xml", "text or json"},
 		{"SNAPSHOTS_URL", "no-url", "file:///"},
+		{"SNAPSHOTS_URL", "s3://key:hunter2@bucket", "[set]"},
+		{"SETTINGS_REPLAY", "1m", "1h or more"},
 		{"ALERTS_ALERTMANAGER_URLS", "alertmanager:9093", "http://alertmanager:9093"},
 		{"ALERTS_WEBHOOK_URL", "https://ada:hunter2@example.org/", "[set]"},
 		{"ALERTS_PAGE_URL", "signindiag", "https://signindiag.example.org"},

@@ -95,6 +95,7 @@ func (c *config) pipeline(singleProcess bool) pipeline.Config {
 		HeartbeatInterval: min(3*time.Second, c.Kafka.SessionTimeout/4),
 		Compression:       pipeline.CodecLZ4,
 		SnapshotInterval:  c.Snapshots.Interval,
+		ReplayOnChange:    c.Settings.Replay,
 	}
 	if settings.Replicas >= 3 {
 		// One broker may be away without a stop, and none may be lost with what was acknowledged.

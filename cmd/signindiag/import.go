@@ -26,17 +26,21 @@ type importCommand struct {
 	Files []string      `arg:"" help:"Exported logs: JSON, NDJSON or CSV, also .gz; - reads standard input."`
 	Data  string        `help:"Data directory of the running up (default: the one that runs, or SIGNINDIAG_KAFKA_BROKERS)." placeholder:"DIRECTORY" type:"path"`
 	Topic string        `help:"Raw topic (default: the first of SIGNINDIAG_KAFKA_RAW_TOPICS)." placeholder:"TOPIC"`
+	Rate  int           `help:"At most so many records a second, so that live sign-ins are not delayed (default: as fast as possible)." placeholder:"NUMBER"`
 	Wait  time.Duration `default:"60s" help:"How long to wait until the records can be looked up; 0 does not wait."`
 }
 
 // Run sends the records of the files to the raw topic.
 func (c importCommand) Run(ctx context.Context, std streams) error {
+	if c.Rate < 0 {
+		return errors.New("--rate: expected a number above 0")
+	}
 	producer, err := openRawProducerTo(ctx, c.Data, c.Topic)
 	if err != nil {
 		return err
 	}
 	defer producer.Close()
-	report, err := importFiles(ctx, std, producer, c.Files)
+	report, err := importFiles(ctx, std, producer, c.Files, c.Rate)
 	report.write(std)
 	if err != nil {
 		return err
@@ -122,14 +126,27 @@ func (r *importReport) write(std streams) {
 	}
 }
 
-// importFiles sends every value of the files. Each is decoded here as well, only to count it: the router decides.
-func importFiles(ctx context.Context, std streams, producer *pipeline.RawProducer, files []string) (*importReport, error) {
+// importFiles sends every value of the files, at most rate a second where rate is above 0. Each is decoded here as well, only to
+// count it: the router decides.
+func importFiles(ctx context.Context, std streams, producer *pipeline.RawProducer, files []string, rate int) (*importReport, error) {
 	report := &importReport{categories: map[string]int{}, quarantined: map[string]int{}}
 	decoder := schemas.NewDecoder()
 	var batch [][]byte
 	var places []string
-	size := 0
+	size, most := 0, importBatchRecords
+	if rate > 0 {
+		most = min(most, max(rate/4, 1)) // even drops, four a second
+	}
+	next := time.Now()
 	send := func() error {
+		if rate > 0 {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(time.Until(next)):
+			}
+			next = time.Now().Add(time.Duration(len(batch)) * time.Second / time.Duration(rate))
+		}
 		refused, err := producer.Send(ctx, batch)
 		for _, r := range refused {
 			fmt.Fprintln(std.err, oneLine(fmt.Sprintf("%s: Kafka refused the record: %v", places[r.Index], r.Err)))
@@ -168,7 +185,7 @@ func importFiles(ctx context.Context, std streams, producer *pipeline.RawProduce
 			return nil
 		}
 		batch, places, size = append(batch, bytes.Clone(item.Value)), append(places, place), size+len(item.Value)
-		if len(batch) >= importBatchRecords || size >= importBatchBytes {
+		if len(batch) >= most || size >= importBatchBytes {
 			return send()
 		}
 		return nil

@@ -50,6 +50,8 @@ func main() {
 	// A process that was re-executed as the embedded ClickHouse never returns from this call.
 	embedded.ClickHouseMain()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once: a stop that was not finished is a crash, which costs repeats and loses nothing.
+	context.AfterFunc(ctx, stop)
 	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)

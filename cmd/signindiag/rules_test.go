@@ -99,6 +99,10 @@ func TestAlertRulesNameWhatIsExported(t *testing.T) {
 	if err := yaml.UnmarshalWithOptions(text, &file, yaml.Strict()); err != nil {
 		t.Fatal(err)
 	}
+	tests, err := os.ReadFile("../../deploy/prometheus/alerts_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
 	exported := exportedMetrics(t)
 	metric := regexp.MustCompile(`signindiag_[a-z_]+`)
 	label := regexp.MustCompile(`([a-z_]+)(?:=~?|!=|!~)"|\$labels\.([a-z_]+)`)
@@ -108,6 +112,9 @@ func TestAlertRulesNameWhatIsExported(t *testing.T) {
 		for _, rule := range group.Rules {
 			rules++
 			labels := []string{"instance", "job"} // from the scrape
+			if !strings.Contains(string(tests), `alertname="`+rule.Alert+`"`) && !strings.Contains(string(tests), "alertname: "+rule.Alert+",") {
+				t.Errorf("%s is not tested in alerts_test.yaml", rule.Alert)
+			}
 			names := metric.FindAllString(rule.Expr, -1)
 			if len(names) == 0 {
 				t.Errorf("%s asks for no metric of signindiag", rule.Alert)

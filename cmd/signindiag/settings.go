@@ -49,7 +49,9 @@ func (f judgementFlags) load(ctx context.Context) (*catalogue.Catalogue, *detect
 
 func (c settingsConfig) load() (*detectors.Settings, error) {
 	if c.File == "" {
-		return detectors.DefaultSettings(), nil
+		s := detectors.DefaultSettings()
+		s.Edition = c.Edition
+		return s, nil
 	}
 	text, err := os.ReadFile(c.File)
 	if err != nil {
@@ -59,6 +61,7 @@ func (c settingsConfig) load() (*detectors.Settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the settings are not valid:\n%w", err)
 	}
+	s.Edition = c.Edition
 	return s, nil
 }
 

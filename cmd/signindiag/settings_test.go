@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/pipeline"
 )
 
@@ -62,5 +63,25 @@ func TestReloadTakesWhatIsValidAndNew(t *testing.T) {
 	log.Reset()
 	if s.reload(); !strings.Contains(log.String(), "the settings in force stay") {
 		t.Errorf("a file that is gone: %s", &log)
+	}
+}
+
+// TestEditionIsAnotherFingerprint: raised, it begins a new epoch, with and without a file of settings; left alone, it does not.
+func TestEditionIsAnotherFingerprint(t *testing.T) {
+	for _, file := range []string{"", writeLines(t, "settings.yaml", []string{"default:", "  thresholds: {repeated_failures: {count: 6}}"})} {
+		seen := map[uint64]uint32{}
+		for _, edition := range []uint32{0, 1, 2} {
+			s, err := settingsConfig{File: file, Edition: edition}.load()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other, ok := seen[s.Fingerprint()]; ok {
+				t.Errorf("file %q: editions %d and %d have the same fingerprint", file, other, edition)
+			}
+			seen[s.Fingerprint()] = edition
+		}
+	}
+	if s, err := (settingsConfig{}).load(); err != nil || s.Fingerprint() != detectors.DefaultSettings().Fingerprint() {
+		t.Errorf("the defaults have another fingerprint: %v", err)
 	}
 }

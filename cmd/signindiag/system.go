@@ -26,6 +26,9 @@ import (
 // stopTimeout bounds each step of a graceful stop; together they stay within the 30 s that container runtimes give.
 const stopTimeout = 10 * time.Second
 
+// drainTimeout bounds what the sinks do after the pipeline has stopped; it has flushed them by then, or waited 10 s for that.
+const drainTimeout = 5 * time.Second
+
 // system is the pipeline and the API over one Kafka and one ClickHouse, wired from the configuration.
 type system struct {
 	config    *config
@@ -43,6 +46,9 @@ type system struct {
 	settings     atomic.Pointer[detectors.Settings]
 	settingsInfo *prometheus.GaugeVec
 	outbox       *sinks.Outbox // nil without a receiver of alerts
+	// tablesReady is closed when the tables are there; noTables says until then why they are not.
+	tablesReady chan struct{}
+	noTables    atomic.Pointer[string]
 }
 
 // systemOptions say what of a system is wanted beside what the configuration tells.
@@ -61,52 +67,112 @@ type systemOptions struct {
 	httpAddress string
 	// settings of the tenants, for a pipeline; nil means the defaults.
 	settings *detectors.Settings
+	// wait lets a ClickHouse that is away at the start come later: the pipeline begins when the tables are there.
+	wait bool
 	// demo marks the pages as showing made-up records.
 	demo bool
 }
 
 // openSystem connects, brings the tables up to date and wires everything; nothing runs yet. The caller closes it.
-func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOptions) (s *system, err error) {
-	s = &system{config: c, log: log, registry: prometheus.NewRegistry()}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
+func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOptions) (*system, error) {
+	s := &system{config: c, log: log, registry: prometheus.NewRegistry(), tablesReady: make(chan struct{})}
+	if err := s.open(ctx, o); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *system) open(ctx context.Context, o systemOptions) (err error) {
+	c := s.config
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if s.catalogue, err = c.Catalogue.load(); err != nil {
-		return nil, err
+		return err
 	}
 	s.renderer = detectors.Renderer{Catalogue: s.catalogue}
 	server, err := c.ClickHouse.server()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if o.pipeline {
-		if _, err := migrate(ctx, c); err != nil {
-			return nil, err
+	if o.wait {
+		s.conn, err = sinks.OpenLater(server)
+	} else {
+		if o.pipeline {
+			if _, err := migrate(ctx, c); err != nil {
+				return err
+			}
 		}
+		close(s.tablesReady)
+		s.conn, err = sinks.Open(ctx, server)
 	}
-	if s.conn, err = sinks.Open(ctx, server); err != nil {
-		return nil, err
+	if err != nil {
+		return err
 	}
-	s.store = lookup.NewStore(s.conn, s.catalogue, log)
+	s.store = lookup.NewStore(s.conn, s.catalogue, s.log)
 	if o.pipeline {
 		if err := s.openPipeline(server, o); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if o.api {
 		if err := s.openServer(ctx, o); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if o.alerts && c.Alerts.configured() {
 		if err := s.openOutbox(o); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s, nil
+	return nil
+}
+
+// Waits between attempts to bring the tables up to date, and the shortest time between two lines about them.
+const (
+	minTablesWait     = 500 * time.Millisecond
+	maxTablesWait     = 5 * time.Second
+	tablesLogInterval = 30 * time.Second
+)
+
+// awaitTables brings the tables up to date where that was not done before, for as long as it takes. It returns false when ctx ended.
+func (s *system) awaitTables(ctx context.Context) bool {
+	var logged time.Time
+	for wait := minTablesWait; ; wait = min(2*wait, maxTablesWait) {
+		select {
+		case <-s.tablesReady:
+			return true
+		default:
+		}
+		done, err := migrate(ctx, s.config)
+		if err == nil {
+			s.log.Info("the tables are there", "version", done.To, "applied", len(done.Applied))
+			s.noTables.Store(nil)
+			close(s.tablesReady)
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		reason := fmt.Sprintf("the tables are not ready, nothing is read before they are: %v", err)
+		s.noTables.Store(&reason)
+		if time.Since(logged) >= tablesLogInterval {
+			logged = time.Now()
+			s.log.Error("waiting for ClickHouse; nothing is read before its tables are there", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
+	}
+}
+
+// ready says what is in the way of rows, or nil.
+func (s *system) ready() error {
+	if reason := s.noTables.Load(); reason != nil {
+		return errors.New(*reason)
+	}
+	return s.pipeline.Ready()
 }
 
 // openOutbox makes what sends alerts. Nothing that it does or fails to do holds up the pipeline or makes it unready.
@@ -134,7 +200,7 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 	if s.kafka, err = pipeline.OpenKafka(c.Kafka.connection()); err != nil {
 		return err
 	}
-	records := sinks.RecordsConfig{Server: server, Logger: s.log, Registerer: s.registry}
+	records := sinks.RecordsConfig{Server: server, DrainTimeout: drainTimeout, Logger: s.log, Registerer: s.registry}
 	quarantine, err := sinks.NewQuarantine(records)
 	if err != nil {
 		return fmt.Errorf("make the quarantine: %w", err)
@@ -156,11 +222,15 @@ func (s *system) openPipeline(server sinks.Server, o systemOptions) (err error) 
 				Server: server, EntitiesTopic: c.Kafka.EntitiesTopic, Renderer: s.renderer,
 				// Below the session timeout of the consumer groups, so that hardly an INSERT outlives a lost session.
 				InsertTimeout: max(c.Kafka.SessionTimeout*2/3, 10*time.Second),
+				DrainTimeout:  drainTimeout,
 				Logger:        s.log, Registerer: s.registry, OnDurable: durable,
 			})
 		},
 		Progress: func(ctx context.Context) (map[uint16]sinks.Position, error) {
 			return sinks.ReadProgress(ctx, s.conn, server.Database, c.Kafka.EntitiesTopic)
+		},
+		OtherEpoch: func(ctx context.Context) (uint16, error) {
+			return sinks.HighestOtherEpoch(ctx, s.conn, server.Database, c.Kafka.EntitiesTopic)
 		},
 		Quarantine: quarantine,
 		PassedOver: func(ctx context.Context, incarnation uint32, fingerprint uint64) (map[uint16][]int64, error) {
@@ -202,7 +272,7 @@ func (s *system) openServer(ctx context.Context, o systemOptions) error {
 		settings.Engine = func() []lookup.EngineShard { return engineShards(s.pipeline) }
 		ready := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "signindiag_ready", Help: "1 while rows flow, 0 when /readyz says why they do not."},
 			func() float64 {
-				if s.pipeline.Ready() != nil {
+				if s.ready() != nil {
 					return 0
 				}
 				return 1
@@ -211,7 +281,7 @@ func (s *system) openServer(ctx context.Context, o systemOptions) error {
 			return fmt.Errorf("register the metric of readiness: %w", err)
 		}
 		settings.Ready = func(context.Context) []string {
-			if err := s.pipeline.Ready(); err != nil {
+			if err := s.ready(); err != nil {
 				return []string{err.Error()}
 			}
 			return nil
@@ -245,14 +315,26 @@ func (s *system) run(ctx context.Context) error {
 		go func() { ended <- run() }()
 	}
 	if s.pipeline != nil {
-		start(func() error { return s.pipeline.Run(ctx) })
+		start(func() error {
+			if !s.awaitTables(ctx) {
+				return nil
+			}
+			return s.pipeline.Run(ctx)
+		})
 		defer s.reloadOnSignal(ctx, cancel)()
 	}
 	if s.server != nil {
 		start(s.server.Serve)
 	}
 	if s.outbox != nil {
-		start(func() error { return s.outbox.Run(ctx) })
+		start(func() error {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.tablesReady:
+			}
+			return s.outbox.Run(ctx)
+		})
 	}
 	var errs []error
 	select {
@@ -265,6 +347,9 @@ func (s *system) run(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	cancel()
+	began := time.Now()
+	s.log.Info("stopping: what was read is written, shards are snapshotted", "at_most", "30s")
+	defer func() { s.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String()) }()
 	if s.server != nil {
 		stopping, done := context.WithTimeout(context.Background(), stopTimeout)
 		errs = append(errs, s.server.Shutdown(stopping))
@@ -316,7 +401,7 @@ func (command runCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := systemOptions{pipeline: true, api: true, alerts: true, settings: tenants}
+	options := systemOptions{pipeline: true, api: true, alerts: true, settings: tenants, wait: true}
 	if c.Kafka.CreateTopics {
 		options.rawPartitions = rawPartitionsOfNewTopic
 	}

@@ -285,7 +285,7 @@ func (c upCommand) feed(ctx context.Context, std streams, s *system, files []str
 	defer producer.Close()
 	failed := false
 	if len(files) > 0 {
-		report, err := importFiles(ctx, std, producer, files)
+		report, err := importFiles(ctx, std, producer, files, 0)
 		report.write(std)
 		if err != nil {
 			return err

@@ -1,0 +1,476 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/signindiag/signindiag/embedded"
+	"github.com/signindiag/signindiag/embedded/embeddedtest"
+	"github.com/signindiag/signindiag/pipeline"
+)
+
+// plant is a broker, a ClickHouse that can be killed and started again on the same data and port, and what a `signindiag run`
+// on them is told. A plant that has no name of its own in what follows runs with 4 raw partitions and 4 shards.
+type plant struct {
+	t      *testing.T
+	broker *embedded.Broker
+	kafka  *pipeline.Kafka
+	// kafkaAddress and clickHouseAddress are what signindiag is told; a test may put a proxy there.
+	kafkaAddress, clickHouseAddress string
+
+	dir     string // of everything below
+	port    int    // of ClickHouse
+	engine  *embedded.ClickHouse
+	library string
+
+	proxy     *proxy   // before ClickHouse; nil for none
+	snapshots string   // URL
+	env       []string // further variables
+
+	sent     atomic.Int64 // good records written to the raw topic
+	poison   atomic.Int64 // records written that cannot be decoded
+	producer *pipeline.RawProducer
+	last     *instance // whose log is told of a failure
+}
+
+const (
+	plantRaw        = "signindiag.raw"
+	plantEntities   = "signindiag.entities.v1"
+	plantPartitions = 4
+)
+
+// newPlant starts the servers; all of it ends with the test.
+func newPlant(t *testing.T) *plant {
+	t.Helper()
+	p := &plant{t: t, library: embeddedtest.Library(t), dir: t.TempDir(), port: freePort(t)}
+	p.snapshots = "file://" + filepath.Join(p.dir, "snapshots")
+	// On disk, so that a backlog is not memory of the test.
+	p.broker = embeddedtest.StartBroker(t, embedded.BrokerConfig{DataDir: filepath.Join(p.dir, "kafka")})
+	p.kafkaAddress = p.broker.Address()
+	p.clickHouseAddress = fmt.Sprintf("127.0.0.1:%d", p.port)
+	var err error
+	if p.kafka, err = pipeline.OpenKafka(pipeline.KafkaConfig{Brokers: []string{p.broker.Address()}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kafka.Close)
+	if _, err := p.kafka.EnsureTopic(t.Context(), pipeline.TopicConfig{Name: plantRaw, Partitions: plantPartitions}); err != nil {
+		t.Fatal(err)
+	}
+	if p.producer, err = pipeline.NewRawProducer(t.Context(), p.kafka, plantRaw, pipeline.CodecLZ4, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.producer.Close)
+	t.Cleanup(func() {
+		if p.engine != nil {
+			_ = p.engine.Close() // it may have been killed
+		}
+	})
+	return p
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (p *plant) engineDir() string { return filepath.Join(p.dir, "clickhouse") }
+
+// startEngine starts ClickHouse on its data and port.
+func (p *plant) startEngine() {
+	p.t.Helper()
+	engine, err := embedded.StartClickHouse(context.Background(), embedded.ClickHouseConfig{
+		DataDir: p.engineDir(), TCPPort: p.port, Library: p.library, IgnoreInstalled: true, MemoryLimit: 2 << 30,
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.engine = engine
+}
+
+// keepEngine starts the engine again whenever it ends, until the function that it returns is called. The embedded engine aborts when
+// a client is killed in the middle of a handshake; a ClickHouse server does not, but every server has a supervisor.
+func (p *plant) keepEngine() (stop func()) {
+	p.startEngine()
+	ending := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-ending:
+				return
+			case <-p.engine.Done():
+				p.t.Log("the embedded engine ended and is started again")
+				_ = p.engine.Close() // it told why
+				p.startEngine()
+			}
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		close(ending)
+		wg.Wait()
+	})
+	p.t.Cleanup(stop)
+	return stop
+}
+
+// killEngine is kill -9.
+func (p *plant) killEngine() {
+	p.t.Helper()
+	if err := syscall.Kill(p.engine.PID(), syscall.SIGKILL); err != nil {
+		p.t.Fatal(err)
+	}
+	<-p.engine.Done()
+	_ = p.engine.Close() // it was killed
+	p.engine = nil
+}
+
+func (p *plant) stopEngine() {
+	p.t.Helper()
+	if err := p.engine.Close(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.engine = nil
+}
+
+// record returns a small sign-in as Azure Monitor exports it. Every third one fails, so that there are incidents and rows that
+// are made again.
+func record(n int64) []byte {
+	code := 0
+	if n%3 == 0 {
+		code = 50126
+	}
+	at := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC).Add(time.Duration(n) * 100 * time.Millisecond).Format("2006-01-02T15:04:05.000Z")
+	return fmt.Appendf(nil, `{"time":"%s","operationName":"Sign-in activity","category":"SignInLogs","tenantId":"3f1c2b7e-0000-4000-8000-00000000aaaa","resultType":"%d",`+
+		`"properties":{"id":"%08x-1111-4000-8000-%012x","createdDateTime":"%s","userId":"%08x-3333-4000-8000-00000000aaaa","userPrincipalName":"user%d@example.org",`+
+		`"correlationId":"%08x-2222-4000-8000-%012x","appDisplayName":"Example App","ipAddress":"203.0.113.%d","status":{"errorCode":%d}}}`,
+		at, code, n, n, at, n%997, n%997, n, n, n%250, code)
+}
+
+// send writes n good records to the raw topic, and one that cannot be decoded with every hundred.
+func (p *plant) send(n int64) {
+	p.t.Helper()
+	var values [][]byte
+	first := p.sent.Load()
+	for i := first; i < first+n; i++ {
+		values = append(values, record(i))
+		if i%100 == 0 {
+			values = append(values, fmt.Appendf(nil, `{"category":"SignInLogs","properties":{"id":%d,}}`, i))
+			p.poison.Add(1)
+		}
+	}
+	refused, err := p.producer.Send(context.Background(), values)
+	if err != nil || len(refused) > 0 {
+		p.t.Errorf("write to the raw topic: %v %v", err, refused)
+	}
+	p.sent.Add(n)
+}
+
+// feed sends records at about the given number a second until the function that it returns is called.
+func (p *plant) feed(rate int64) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				p.send(max(rate/20, 1))
+			}
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		cancel()
+		wg.Wait()
+	})
+	p.t.Cleanup(stop)
+	return stop
+}
+
+// instance is a running `signindiag run`.
+type instance struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	done chan struct{}
+
+	mu    sync.Mutex
+	lines []string
+}
+
+// environ is the configuration of `signindiag run`; later variables win.
+func (p *plant) environ(more ...string) []string {
+	env := append(os.Environ(),
+		"SIGNINDIAG_KAFKA_BROKERS="+p.kafkaAddress, "SIGNINDIAG_KAFKA_RAW_TOPICS="+plantRaw, "SIGNINDIAG_KAFKA_ENTITIES_TOPIC="+plantEntities,
+		"SIGNINDIAG_KAFKA_ENTITIES_PARTITIONS="+strconv.Itoa(plantPartitions), "SIGNINDIAG_KAFKA_REPLICATION=1",
+		"SIGNINDIAG_CLICKHOUSE_ADDRESSES="+p.clickHouseAddress, "SIGNINDIAG_SNAPSHOTS_URL="+p.snapshots, "SIGNINDIAG_SNAPSHOTS_INTERVAL=1s",
+		"SIGNINDIAG_HTTP_ADDRESS=127.0.0.1:0")
+	return append(append(env, p.env...), more...)
+}
+
+// run starts `signindiag run`.
+func (p *plant) run(more ...string) *instance { return p.runProgram(program, more...) }
+
+func (p *plant) runProgram(program string, more ...string) *instance {
+	p.t.Helper()
+	i := &instance{t: p.t, cmd: exec.Command(program, "run"), done: make(chan struct{})}
+	p.last = i
+	i.cmd.Env = p.environ(more...)
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	i.cmd.Stdout, i.cmd.Stderr = writer, writer
+	if err := i.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	writer.Close()
+	go func() {
+		defer reader.Close()
+		lines := bufio.NewScanner(reader)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			i.mu.Lock()
+			i.lines = append(i.lines, lines.Text())
+			i.mu.Unlock()
+		}
+		_ = i.cmd.Wait()
+		close(i.done)
+	}()
+	p.t.Cleanup(func() {
+		_ = i.cmd.Process.Kill()
+		<-i.done
+		if p.t.Failed() && p.last == i {
+			lines := i.log("")
+			p.t.Logf("log of the last run:\n%s", strings.Join(lines[max(len(lines)-60, 0):], "\n"))
+		}
+	})
+	return i
+}
+
+// log returns the lines that match the pattern.
+func (i *instance) log(pattern string) []string {
+	expression := regexp.MustCompile(pattern)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var found []string
+	for _, line := range i.lines {
+		if expression.MatchString(line) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// waitLog waits for a line that matches and returns the submatches.
+func (i *instance) waitLog(pattern string) []string {
+	i.t.Helper()
+	i.until("a log line "+pattern, func() bool { return len(i.log(pattern)) > 0 })
+	return regexp.MustCompile(pattern).FindStringSubmatch(i.log(pattern)[0])
+}
+
+// until waits for what has to happen while the process runs.
+func (i *instance) until(what string, condition func() bool) {
+	i.t.Helper()
+	waitUntil(i.t, what, func() bool {
+		select {
+		case <-i.done:
+			if condition() {
+				return true
+			}
+			i.t.Fatalf("signindiag ended (%v) while the test waited for %s", i.cmd.ProcessState, what)
+		default:
+		}
+		return condition()
+	})
+}
+
+func waitUntil(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(waitLong); !condition(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func (i *instance) api() string { i.t.Helper(); return i.waitLog(`signindiag runs.* api=(\S+)`)[1] }
+
+// metric returns the sum of a metric's series whose line matches the pattern behind the name.
+func (i *instance) metric(name, labels string) float64 {
+	i.t.Helper()
+	_, body := get(i.t, i.api()+"/metrics")
+	sum := 0.0
+	for _, m := range regexp.MustCompile(`(?m)^`+name+`(?:\{([^}]*)\})? (\S+)$`).FindAllStringSubmatch(body, -1) {
+		if regexp.MustCompile(labels).MatchString(m[1]) {
+			v, err := strconv.ParseFloat(m[2], 64)
+			if err != nil {
+				i.t.Fatal(err)
+			}
+			sum += v
+		}
+	}
+	return sum
+}
+
+func (i *instance) signal(s os.Signal) {
+	i.t.Helper()
+	if err := i.cmd.Process.Signal(s); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// ended waits for the end and returns exit code and whether a signal ended it.
+func (i *instance) ended() (code int, killed bool) {
+	i.t.Helper()
+	select {
+	case <-i.done:
+	case <-time.After(waitLong):
+		i.t.Fatal("signindiag did not end")
+	}
+	status := i.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return i.cmd.ProcessState.ExitCode(), status.Signaled()
+}
+
+// stop stops gracefully.
+func (i *instance) stop() {
+	i.t.Helper()
+	i.signal(syscall.SIGTERM)
+	if code, _ := i.ended(); code != 0 {
+		i.t.Errorf("SIGTERM: exit code %d", code)
+	}
+}
+
+// rss is the memory of the process in MiB now, and the most that it had.
+func (i *instance) rss() (now, most int) {
+	i.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", i.cmd.Process.Pid))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	value := func(name string) int {
+		m := regexp.MustCompile(name + `:\s+(\d+) kB`).FindSubmatch(text)
+		if m == nil {
+			i.t.Fatalf("no %s in the process's status", name)
+		}
+		n, _ := strconv.Atoi(string(m[1]))
+		return n >> 10
+	}
+	return value("VmRSS"), value("VmHWM")
+}
+
+// forgetMembers takes the members that a killed process left in its groups out of them, as Kafka's own admin tools do. The
+// broker would do it after the session timeout.
+func (p *plant) forgetMembers() {
+	p.t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(p.broker.Address()))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer client.Close()
+	for _, stage := range []string{"router", "shards"} {
+		group := "signindiag." + stage + "." + plantEntities
+		describe := kmsg.NewPtrDescribeGroupsRequest()
+		describe.Groups = []string{group}
+		described, err := describe.RequestWith(p.t.Context(), client)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for _, g := range described.Groups {
+			for _, m := range g.Members {
+				leave := kmsg.NewPtrLeaveGroupRequest()
+				leave.Group = group
+				leave.MemberID = m.MemberID
+				member := kmsg.NewLeaveGroupRequestMember()
+				member.MemberID = m.MemberID
+				leave.Members = append(leave.Members, member)
+				if _, err := leave.RequestWith(p.t.Context(), client); err != nil {
+					p.t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+// query returns one value from ClickHouse itself, past any proxy.
+func query[T any](p *plant, sql string, args ...any) (value T, err error) {
+	conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{fmt.Sprintf("127.0.0.1:%d", p.port)}, Auth: clickhouse.Auth{Database: "system"}, MaxOpenConns: 1})
+	if err != nil {
+		return value, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err = conn.QueryRow(ctx, sql, args...).Scan(&value)
+	return value, err
+}
+
+func (p *plant) exec(sql string) {
+	p.t.Helper()
+	conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{fmt.Sprintf("127.0.0.1:%d", p.port)}, Auth: clickhouse.Auth{Database: "system"}, MaxOpenConns: 1})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.Exec(p.t.Context(), sql); err != nil {
+		p.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// counts are what the tables hold.
+func (p *plant) counts() (string, error) {
+	return query[string](p, `SELECT concat(
+		toString((SELECT count() FROM signindiag.diagnoses FINAL)), ' diagnoses of ', toString((SELECT uniqExact(request_id) FROM signindiag.diagnoses)), ' ids, ',
+		toString((SELECT count() FROM signindiag.diagnoses_by_user FINAL)), ' by user, ', toString((SELECT count() FROM signindiag.request_ids FINAL)), ' request ids, ',
+		toString((SELECT count() FROM signindiag.raw_records FINAL)), ' raw records, ', toString((SELECT count() FROM signindiag.quarantine FINAL)), ' in quarantine')`)
+}
+
+// exact waits until the tables hold every record that was sent once, and nothing else.
+func (p *plant) exact(i *instance) {
+	p.t.Helper()
+	n := p.sent.Load()
+	want := fmt.Sprintf("%d diagnoses of %d ids, %d by user, %d request ids, %d raw records, %d in quarantine", n, n, n, n, n, p.poison.Load())
+	got := ""
+	defer func() {
+		if p.t.Failed() {
+			p.t.Logf("want %s\ngot  %s", want, got)
+		}
+	}()
+	i.until("all rows", func() bool {
+		var err error
+		if got, err = p.counts(); err != nil {
+			got = err.Error()
+		}
+		return got == want
+	})
+	var wrong uint64
+	wrong, err := query[uint64](p, `SELECT count() FROM signindiag.diagnoses FINAL WHERE
+		(error_code != 0) != (reinterpretAsUInt64(reverse(unhex(concat('0000', substring(request_id, 25))))) % 3 = 0)`)
+	if err != nil || wrong != 0 {
+		p.t.Errorf("%d rows with the code of another record, %v", wrong, err)
+	}
+}
