@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -371,6 +372,13 @@ func (s *SnapshotStore) Thin(ctx context.Context, topic string, shard uint16, in
 	if err != nil {
 		return err
 	}
+	if s.dir != "" {
+		if err := s.within(ctx, func(context.Context) error {
+			return removeHalves(filepath.Join(s.dir, filepath.FromSlash(snapshotPrefix(topic, shard))))
+		}); err != nil {
+			return fmt.Errorf("remove what a killed process left of snapshots of shard %d: %w", shard, err)
+		}
+	}
 	keep := thin(names, incarnation, epoch, offset)
 	for i, n := range names {
 		if keep[i] {
@@ -378,6 +386,30 @@ func (s *SnapshotStore) Thin(ctx context.Context, topic string, shard uint16, in
 		}
 		if err := s.within(ctx, func(ctx context.Context) error { return s.bucket.Delete(ctx, n.Key) }); err != nil {
 			return fmt.Errorf("delete snapshot %s: %w", n.Key, err)
+		}
+	}
+	return nil
+}
+
+// halfAge is the age from which a half of a snapshot is what a killed process left: none takes so long to write.
+const halfAge = time.Hour
+
+// removeHalves removes old halves of snapshots from a directory. fileblob writes NAME.*.tmp and renames it.
+func removeHalves(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".tmp") || !strings.Contains(e.Name(), snapshotSuffix) {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < halfAge {
+			continue // it is gone, or being written
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	return nil
