@@ -19,7 +19,7 @@ func TestSnapshotStoreFails(t *testing.T) {
 	flows := func(i *instance, what string) {
 		t.Helper()
 		p.send(500)
-		p.exact(i)
+		p.all(i)
 		if status, body := get(t, i.api()+"/readyz"); status != http.StatusOK {
 			t.Errorf("%s: rows flow, but /readyz says %s", what, body)
 		}
@@ -41,6 +41,7 @@ func TestSnapshotStoreFails(t *testing.T) {
 			}
 		}
 		give()
+		p.verify() // it reads the store too
 		before = stored(i)
 		i.until("a snapshot when the store is back", func() bool { p.send(10); return stored(i) > before })
 	}
@@ -101,6 +102,7 @@ func TestSnapshotStoreFails(t *testing.T) {
 	i = p.run()
 	i.waitLog("a snapshot is of no use; an older one or the log is taken instead.*shard=1|shard=1.*a snapshot is of no use")
 	flows(i, "with a corrupt snapshot")
+	p.verify()
 	i.stop()
 
 	for _, file := range of("shard-00002") {
@@ -113,5 +115,6 @@ func TestSnapshotStoreFails(t *testing.T) {
 	i.waitLog(`shard begins.*shard=2.*state="the first offset"`)
 	i.waitLog(`shard begins.*shard=3.*state="the first offset"`)
 	flows(i, "with the snapshots of two shards lost")
+	p.verify()
 	i.stop()
 }

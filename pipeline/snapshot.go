@@ -450,17 +450,17 @@ func (s *SnapshotStore) readMark(ctx context.Context, entities string, p rawPart
 // thin says which of names, oldest first, are kept. The position has the incarnation, epoch and offset given.
 func thin(names []SnapshotName, incarnation uint32, epoch uint16, offset int64) []bool {
 	keep := make([]bool, len(names))
-	byTime := make([]int, len(names))
-	for i := range names {
-		byTime[i] = i
-	}
-	slices.SortStableFunc(byTime, func(a, b int) int { return cmp.Compare(names[b].Taken, names[a].Taken) })
 	const hour, day = int64(time.Hour / time.Millisecond), int64(24 * time.Hour / time.Millisecond)
 	hours, days := map[int64]bool{}, map[int64]bool{}
-	for rank, i := range byTime {
-		taken, age := names[i].Taken, names[byTime[0]].Taken-names[i].Taken
-		if rank < 3 {
+	for i := len(names) - 1; i >= 0; i-- {
+		// New is what is far in the log: the times are those of a machine, whose clock may have been wrong. One that claims to be
+		// newer than the newest has no age.
+		taken, age := names[i].Taken, names[len(names)-1].Taken-names[i].Taken
+		if len(names)-i <= 3 {
 			keep[i] = true
+		}
+		if age < 0 {
+			continue
 		}
 		if age <= day && !hours[taken/hour] {
 			hours[taken/hour], keep[i] = true, true
