@@ -24,7 +24,7 @@ func TestRestartWithState(t *testing.T) {
 	}
 	p := newPlant(t)
 	p.users = users
-	p.startEngine()
+	p.keepEngine() // kill -9 of a client may end the embedded one
 	i := p.run("SIGNINDIAG_SNAPSHOTS_INTERVAL=5s")
 	for p.sent.Load() < users {
 		p.send(min(5000, users-p.sent.Load()))

@@ -344,9 +344,15 @@ func (i *instance) until(what string, condition func() bool) {
 	})
 }
 
+// waitFailure bounds a wait: far above what a catch-up takes, so that a busy machine fails nothing.
+const waitFailure = 10 * time.Minute
+
 func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(waitLong); !condition(); time.Sleep(20 * time.Millisecond) {
+	// The waits grow, so that questions to the tables do not slow down what is waited for.
+	wait := 20 * time.Millisecond
+	for deadline := time.Now().Add(waitFailure); !condition(); time.Sleep(wait) {
+		wait = min(wait+wait/4, time.Second)
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}
