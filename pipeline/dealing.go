@@ -39,12 +39,25 @@ func (d *dealing) init(of rawPartition, cat *catalogue.Catalogue, wanted schemas
 	d.message.Source = &d.from
 }
 
+// Bounds of Kafka times that are believed, milliseconds since the Unix epoch: 2010, before which Entra ID did not exist, and 2100, where
+// the tables end.
+var earliestReceipt, latestReceipt = time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli(), time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+
+// receivedAt returns the Kafka time of a record in milliseconds, 0 for none. Event times are held to it and state ages by it, so what a
+// producer without a clock wrote counts as no time.
+func receivedAt(r Record) int64 {
+	if r.Time < earliestReceipt || r.Time >= latestReceipt {
+		return 0
+	}
+	return r.Time
+}
+
 // decode calls each for every value of a record, as schemas.Decoder.Decode.
 func (d *dealing) decode(record Record, each func(index int, decoded *schemas.Decoded)) {
 	d.record = record
 	received := time.Time{}
-	if record.Time > 0 {
-		received = time.UnixMilli(record.Time)
+	if ms := receivedAt(record); ms != 0 {
+		received = time.UnixMilli(ms)
 	}
 	d.decoder.Decode(record.Value, received, each)
 }
@@ -53,7 +66,7 @@ func (d *dealing) decode(record Record, each func(index int, decoded *schemas.De
 func (d *dealing) deal(index int, rec *schemas.SignIn) {
 	schemas.Compact(rec)
 	d.from.Offset, d.from.Index = d.record.Offset, uint32(index)
-	d.message.ReceivedMs = max(d.record.Time, 0)
+	d.message.ReceivedMs = receivedAt(d.record)
 	d.signIn, d.compacted = rec, false
 	d.dealer.Deal(rec, d.partitions, d.wanted, d.emit)
 }

@@ -178,7 +178,7 @@ func (p *Pipeline) prepare(ctx context.Context) error {
 		return errors.Join(fatal, err)
 	}
 	if err := ensure(TopicConfig{
-		Name: c.EntitiesTopic, Partitions: c.Partitions, Retention: c.EntitiesRetention, Replicas: c.Replicas, MinInsyncReplicas: c.MinInsyncReplicas,
+		Name: c.EntitiesTopic, Partitions: c.Partitions, Retention: c.EntitiesRetention, AppendTime: true, Replicas: c.Replicas, MinInsyncReplicas: c.MinInsyncReplicas,
 	}); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ const maxRequestBatch = 1_046_528 - 1024
 type RefusedError struct {
 	Topic     string
 	Partition int
-	// Reason is a short stable name: too_large, invalid_timestamp or invalid_record.
+	// Reason is a short stable name: too_large or invalid_record.
 	Reason string
 	Err    error
 }
@@ -42,8 +42,6 @@ func refusal(err error) (reason string, ok bool) {
 	switch {
 	case errors.Is(err, kafka.MessageSizeTooLarge), errors.Is(err, kafka.RecordListTooLarge), errors.Is(err, errTooLarge):
 		return "too_large", true
-	case errors.Is(err, kafka.InvalidTimestamp):
-		return "invalid_timestamp", true
 	case errors.Is(err, kafka.InvalidRecord):
 		return "invalid_record", true
 	}
@@ -125,6 +123,15 @@ func (p *partitionProducer) sendRange(ctx context.Context, values [][]byte, star
 				return nil
 			}
 			reason = ""
+			if errors.Is(err, kafka.InvalidTimestamp) {
+				// The time is ours, not the records': they wait until the clocks agree.
+				renewed, failed := p.batch.finish(p.now().UnixMilli())
+				if failed != nil {
+					return failed
+				}
+				set = renewed
+				return fmt.Errorf("the broker does not believe the clock of this machine; set one of the two right: %w", err)
+			}
 			return err
 		})
 		if err != nil {
@@ -134,11 +141,8 @@ func (p *partitionProducer) sendRange(ctx context.Context, values [][]byte, star
 			return nil
 		}
 		err = kafka.InvalidRecord
-		switch reason {
-		case "too_large":
+		if reason == "too_large" {
 			err = kafka.MessageSizeTooLarge
-		case "invalid_timestamp":
-			err = kafka.InvalidTimestamp
 		}
 	}
 	if end-start == 1 {

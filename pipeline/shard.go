@@ -182,7 +182,9 @@ type shards struct {
 
 	mu      sync.Mutex
 	durable map[int]sinks.Position
-	reports map[int]ShardReport
+	// snapshotFailed is when the log told last of a snapshot that was not stored.
+	snapshotFailed time.Time
+	reports        map[int]ShardReport
 }
 
 func newShards(c Config, d Dependencies, log *slog.Logger, m *metrics, h *health) *shards {
@@ -200,6 +202,18 @@ func (m *shards) onDurable(positions []sinks.Position) {
 			m.metrics.durable.WithLabelValues(strconv.Itoa(int(p.Shard))).Set(float64(p.Offset))
 		}
 	}
+}
+
+// tellSnapshotFailed reports whether it is time to tell the log of a failed snapshot: all shards have one store, so one line in half a
+// minute will do. The metric counts all.
+func (m *shards) tellSnapshotFailed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Since(m.snapshotFailed) < 30*time.Second {
+		return false
+	}
+	m.snapshotFailed = time.Now()
+	return true
 }
 
 func (m *shards) durableAt(id int) (sinks.Position, bool) {
@@ -542,7 +556,9 @@ func (s *shard) snapshot() {
 		ctx, cancel := context.WithTimeout(context.Background(), s.shards.config.StopTimeout/2)
 		defer cancel()
 		if err := s.store(ctx, snap); err != nil {
-			s.log.Warn("the snapshot is not stored; the next one is tried in its turn", "offset", snap.Offset, "error", err)
+			if s.shards.tellSnapshotFailed() {
+				s.log.Warn("the snapshot is not stored; the next one is tried in its turn", "offset", snap.Offset, "error", err)
+			}
 		}
 	})
 }

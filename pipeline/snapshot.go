@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -256,8 +257,13 @@ func (s *SnapshotStore) failed(what, key string, err error) error {
 	return fmt.Errorf("%s %s: %w", what, key, &storeError{s.place, err})
 }
 
-// Close releases the store.
-func (s *SnapshotStore) Close() error { return s.bucket.Close() }
+// Close releases the store. Where calls to it hang it does nothing, since it would wait for them.
+func (s *SnapshotStore) Close() error {
+	if s.stuck.Load() > 0 {
+		return nil
+	}
+	return s.bucket.Close()
+}
 
 // Write stores a snapshot as a new object and returns its size. In a directory it and its name are on disk when
 // Write returns.
@@ -409,6 +415,13 @@ func (s *SnapshotStore) Thin(ctx context.Context, topic string, shard uint16, in
 	if i := newestUpTo(names, incarnation, offset); i >= 0 {
 		newest, ok = names[i], true
 	}
+	if s.dir != "" {
+		if err := s.within(ctx, func(context.Context) error {
+			return removeHalves(filepath.Join(s.dir, filepath.FromSlash(snapshotPrefix(topic, shard))))
+		}); err != nil {
+			return fmt.Errorf("remove what a killed process left of snapshots of shard %d: %w", shard, err)
+		}
+	}
 	keep := thin(names, incarnation, epoch, offset)
 	for i, n := range names {
 		if keep[i] {
@@ -430,6 +443,30 @@ func newestUpTo(names []SnapshotName, incarnation uint32, offset int64) int {
 		}
 	}
 	return newest
+}
+
+// halfAge is the age from which a half of a snapshot is what a killed process left: none takes so long to write.
+const halfAge = time.Hour
+
+// removeHalves removes old halves of snapshots from a directory. fileblob writes NAME.*.tmp and renames it.
+func removeHalves(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".tmp") || !strings.Contains(e.Name(), snapshotSuffix) {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < halfAge {
+			continue // it is gone, or being written
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func markKey(entities string, p rawPartition) string {
@@ -467,17 +504,17 @@ func (s *SnapshotStore) readMark(ctx context.Context, entities string, p rawPart
 // thin says which of names, oldest first, are kept. The position has the incarnation, epoch and offset given.
 func thin(names []SnapshotName, incarnation uint32, epoch uint16, offset int64) []bool {
 	keep := make([]bool, len(names))
-	byTime := make([]int, len(names))
-	for i := range names {
-		byTime[i] = i
-	}
-	slices.SortStableFunc(byTime, func(a, b int) int { return cmp.Compare(names[b].Taken, names[a].Taken) })
 	const hour, day = int64(time.Hour / time.Millisecond), int64(24 * time.Hour / time.Millisecond)
 	hours, days := map[int64]bool{}, map[int64]bool{}
-	for rank, i := range byTime {
-		taken, age := names[i].Taken, names[byTime[0]].Taken-names[i].Taken
-		if rank < 3 {
+	for i := len(names) - 1; i >= 0; i-- {
+		// New is what is far in the log: the times are those of a machine, whose clock may have been wrong. One that claims to be
+		// newer than the newest has no age.
+		taken, age := names[i].Taken, names[len(names)-1].Taken-names[i].Taken
+		if len(names)-i <= 3 {
 			keep[i] = true
+		}
+		if age < 0 {
+			continue
 		}
 		if age <= day && !hours[taken/hour] {
 			hours[taken/hour], keep[i] = true, true

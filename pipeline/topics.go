@@ -21,6 +21,8 @@ type TopicConfig struct {
 	MinInsyncReplicas int
 	// Retention is how long records are kept; 0 lets the broker choose, negative keeps them for ever.
 	Retention time.Duration
+	// AppendTime lets the broker set the time of records, so that retention does not depend on the clocks of writers.
+	AppendTime bool
 	// AnyPartitions accepts an existing topic with another number of partitions.
 	AnyPartitions bool
 }
@@ -79,6 +81,9 @@ func (k *Kafka) createTopic(ctx context.Context, t TopicConfig) error {
 			ms = t.Retention.Milliseconds()
 		}
 		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: "retention.ms", ConfigValue: strconv.FormatInt(ms, 10)})
+	}
+	if t.AppendTime {
+		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
 	}
 	if t.MinInsyncReplicas > 0 {
 		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: "min.insync.replicas", ConfigValue: strconv.Itoa(t.MinInsyncReplicas)})

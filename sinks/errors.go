@@ -36,6 +36,7 @@ const (
 	codeViolatedConstraint    = 469
 	codeAccessDenied          = 497
 	codeAuthenticationFailed  = 516
+	codeTableReadonly         = 774
 )
 
 // class is what is to be done about a failed INSERT.
@@ -100,7 +101,7 @@ func classify(err error) (class, int) {
 		return classMemory, code
 	case codeNoSuchColumnInTable, codeUnknownTable, codeUnknownDatabase, codeReadonly, codeUnknownUser, codeWrongPassword,
 		codeRequiredPassword, codeDatabaseAccessDenied, codeAccessDenied, codeAuthenticationFailed,
-		codeNotEnoughSpace, codeUnknownIdentifier, codeTypeMismatch:
+		codeNotEnoughSpace, codeUnknownIdentifier, codeTypeMismatch, codeTableReadonly:
 		return classConfiguration, code
 	case codeCannotParseText, codeCannotParseQuotedString, codeCannotParseInput, codeCannotParseDate,
 		codeArgumentOutOfBound, codeIncorrectData, codeTooLargeStringSize, codeViolatedConstraint:

@@ -526,7 +526,7 @@ func TestClassify(t *testing.T) {
 		{exception(12345, ""), "retriable"},
 		{exception(241, ""), "memory"}, {exception(389, ""), "done"},
 		{exception(16, ""), "configuration"}, {exception(60, ""), "configuration"}, {exception(81, ""), "configuration"}, {exception(164, ""), "configuration"},
-		{exception(516, ""), "configuration"}, {exception(243, ""), "configuration"}, {exception(497, ""), "configuration"}, {exception(53, ""), "configuration"},
+		{exception(516, ""), "configuration"}, {exception(243, ""), "configuration"}, {exception(497, ""), "configuration"}, {exception(774, ""), "configuration"}, {exception(53, ""), "configuration"},
 		{exception(6, ""), "data"}, {exception(27, ""), "data"}, {exception(38, ""), "data"}, {exception(69, ""), "data"},
 		{exception(117, ""), "data"}, {exception(131, ""), "data"}, {exception(469, ""), "data"},
 		{fmt.Errorf("insert: %w", exception(469, "")), "data"},

@@ -758,6 +758,8 @@ func remedy(code int) string {
 		return ", run signindiag migrate"
 	case codeAccessDenied, codeDatabaseAccessDenied, codeReadonly:
 		return ", grant INSERT and SELECT on the database"
+	case codeTableReadonly:
+		return ", make the table writable again (setting table_readonly)"
 	case codeNotEnoughSpace:
 		return ", make room on the server's disk"
 	}
