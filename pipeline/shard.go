@@ -40,7 +40,8 @@ type recovery struct {
 // far back rows are made again after a change, in milliseconds.
 //
 // An epoch belongs to one fingerprint and one incarnation. Within an epoch emission continues behind the stored position,
-// and the log between snapshot and position is replayed silently. A new epoch emits from its base on.
+// and the log between snapshot and position is replayed silently. A new epoch emits from its base on. Code that is put back after
+// another epoch has begun begins a new one too: rows of the other may be stored without a position.
 func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation uint32, fingerprint uint64, replay, first int64, floor uint16) (recovery, error) {
 	highest := floor
 	if progress != nil {
@@ -49,10 +50,12 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 	for _, n := range names {
 		highest = max(highest, n.Epoch)
 	}
-	var own []SnapshotName // of the highest epoch, where that is this code's
-	for _, n := range names {
-		if n.Epoch == highest && n.Incarnation == incarnation && n.Fingerprint == fingerprint {
-			own = append(own, n)
+	var own []SnapshotName // of the highest epoch, where that is this code's alone
+	if undisputed(names, incarnation, highest, fingerprint) {
+		for _, n := range names {
+			if n.Epoch == highest && n.Incarnation == incarnation {
+				own = append(own, n)
+			}
 		}
 	}
 	next := func(reason string) (recovery, error) {
@@ -66,9 +69,7 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		if len(own) > 0 {
 			return r, nil
 		}
-		n, err := next(r.reason)
-		n.base = false
-		return n, err
+		return next(r.reason)
 	}
 	upTo := func(incarnation uint32) []SnapshotName {
 		var found []SnapshotName
@@ -82,7 +83,7 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		})
 		return found
 	}
-	if progress.Incarnation == incarnation && progress.Fingerprint == fingerprint {
+	if progress.Incarnation == incarnation && progress.Fingerprint == fingerprint && highest == progress.Epoch {
 		r := recovery{epoch: progress.Epoch, emitAfter: progress.Offset, reason: "continue"}
 		all := upTo(incarnation)
 		mine := func(n SnapshotName) bool { return n.Epoch == progress.Epoch && n.Fingerprint == fingerprint }
@@ -98,7 +99,15 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		}
 		return r, nil
 	}
-	if highest > progress.Epoch && len(own) > 0 {
+	// Epochs that have begun and stored no position may have written rows, which win over those of the position's epoch: the next
+	// epoch begins no later than any of them, so that its rows come in their place.
+	latest := progress.Offset
+	for _, n := range names {
+		if n.Incarnation == incarnation && n.Epoch > progress.Epoch {
+			latest = min(latest, n.Offset)
+		}
+	}
+	if highest > progress.Epoch && len(own) > 0 && own[0].Offset <= latest && own[0].Offset+1 >= first {
 		// This epoch began, but no row of it is stored: begin it once more.
 		return recovery{epoch: highest, candidates: own[:1], fromState: true, reason: "begin the epoch again"}, nil
 	}
@@ -108,22 +117,48 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		return r, err
 	}
 	r, err := next("code, settings or catalogue have changed")
-	all := upTo(incarnation)
+	all := slices.DeleteFunc(upTo(incarnation), func(n SnapshotName) bool { return n.Offset > latest })
+	// A state that the log continues is better than an older one or none.
+	continued := func(n SnapshotName) bool { return n.Offset+1 >= first }
+	if i := slices.IndexFunc(all, func(n SnapshotName) bool { return !continued(n) }); i > 0 {
+		all = all[:i]
+	}
 	for _, n := range all {
 		if n.Taken <= all[0].Taken-replay {
 			r.candidates = append(r.candidates, n)
 		}
 	}
 	if len(r.candidates) == 0 && first > 0 {
-		// The log has lost its beginning: the oldest state that the log continues is better than none.
-		for _, n := range slices.Backward(all) {
-			if n.Offset+1 >= first {
-				r.candidates = append(r.candidates, n)
-				break
-			}
+		// The log has lost its beginning: the oldest state that it continues is better than none.
+		if n := all[max(len(all)-1, 0):]; len(n) > 0 && continued(n[0]) {
+			r.candidates = n
 		}
 	}
 	return r, err
+}
+
+// undisputed reports whether no snapshot of the epoch is of another fingerprint. A new epoch is claimed by storing its first
+// snapshot and listing them all afterwards: of two processes that claim the same number at least one sees the other, and whoever
+// sees it takes the next number. So an epoch with rows belongs to one fingerprint. That needs a store in which a stored
+// object is listed at once, as directories, S3, Azure Blob and GCS are.
+func undisputed(names []SnapshotName, incarnation uint32, epoch uint16, fingerprint uint64) bool {
+	return !slices.ContainsFunc(names, func(n SnapshotName) bool {
+		return n.Incarnation == incarnation && n.Epoch == epoch && n.Fingerprint != fingerprint
+	})
+}
+
+// shardLog is what a shard asks of the entities topic beside reading it; *Kafka in all but simulations.
+type shardLog interface {
+	ListOffsets(ctx context.Context, topic string, partition int) (first, end int64, err error)
+	verifyRecord(ctx context.Context, topic string, partition int, offset int64, hash uint64, log *slog.Logger, trouble *Trouble) (bool, error)
+}
+
+// shardStore is where a shard keeps its snapshots; *SnapshotStore in all but simulations.
+type shardStore interface {
+	List(ctx context.Context, topic string, shard uint16) ([]SnapshotName, error)
+	Read(ctx context.Context, name SnapshotName) (*Snapshot, error)
+	Write(ctx context.Context, snap *Snapshot) (size int, err error)
+	Thin(ctx context.Context, topic string, shard uint16, incarnation uint32, epoch uint16, offset int64) error
 }
 
 // shard is one partition of the entities topic that this process owns.
@@ -149,6 +184,7 @@ type shard struct {
 	snapshotBuf  []byte
 	snapshotting atomic.Bool
 	writing      sync.WaitGroup
+	superseded   atomic.Bool // a later epoch was seen in the store; its rows win over this shard's
 
 	// What is told of the machine, see tell.
 	engineGauges      *engineGauges
@@ -161,6 +197,10 @@ type shard struct {
 type shards struct {
 	config    Config
 	deps      Dependencies
+	kafka     shardLog
+	store     shardStore
+	now       func() time.Time
+	plan      func(progress *sinks.Position, names []SnapshotName, incarnation uint32, fingerprint uint64, replay, first int64, floor uint16) (recovery, error)
 	sink      RowSink
 	log       *slog.Logger
 	metrics   *metrics
@@ -174,7 +214,7 @@ type shards struct {
 }
 
 func newShards(c Config, d Dependencies, log *slog.Logger, m *metrics, h *health) *shards {
-	return &shards{config: c, deps: d, log: log, metrics: m, health: h, held: map[int]*shard{}, committed: map[int]int64{}, durable: map[int]sinks.Position{},
+	return &shards{config: c, deps: d, kafka: d.Kafka, store: d.Snapshots, now: time.Now, plan: planRecovery, log: log, metrics: m, health: h, held: map[int]*shard{}, committed: map[int]int64{}, durable: map[int]sinks.Position{},
 		reports: map[int]ShardReport{}}
 }
 
@@ -291,14 +331,8 @@ func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
 // run recovers the shard, unless its state is in memory, and applies messages until ctx is done.
 func (s *shard) run(ctx context.Context) error {
 	m := s.shards
-	if !s.recovered {
-		if err := s.newMachine(); err != nil {
-			return err
-		}
-		if err := s.recover(ctx); err != nil {
-			return err
-		}
-		s.recovered = true
+	if err := s.prepare(ctx); err != nil {
+		return err
 	}
 	s.snapshotAt = time.Now().Add(m.config.SnapshotInterval * time.Duration(s.id+1) / time.Duration(m.config.Partitions))
 	reader := NewReader(m.deps.Kafka, ReaderConfig{
@@ -331,6 +365,68 @@ func (s *shard) run(ctx context.Context) error {
 			s.snapshot()
 		}
 	}
+}
+
+// prepare recovers the shard, unless its state is in memory and no other process has begun a later epoch since: rows of the
+// epoch in memory would lose against those that it has written.
+func (s *shard) prepare(ctx context.Context) error {
+	if s.recovered {
+		progress, err := s.progress(ctx)
+		if err != nil {
+			return err
+		}
+		names, err := s.snapshots(ctx)
+		if err != nil {
+			return err
+		}
+		if progress != nil && later(progress.Incarnation, progress.Epoch, &s.position) || anyLater(names, &s.position) {
+			s.log.Info("another process has begun a later epoch; the state in memory is let go", "epoch", s.position.Epoch)
+			s.recovered = false
+		}
+	}
+	s.superseded.Store(false)
+	if s.recovered {
+		return nil
+	}
+	if err := s.newMachine(); err != nil {
+		return err
+	}
+	if err := s.recover(ctx); err != nil {
+		return err
+	}
+	s.recovered = true
+	return nil
+}
+
+// later reports whether an epoch comes after that of p.
+func later(incarnation uint32, epoch uint16, p *sinks.Position) bool {
+	return incarnation > p.Incarnation || incarnation == p.Incarnation && epoch > p.Epoch
+}
+
+
+func anyLater(names []SnapshotName, p *sinks.Position) bool {
+	return slices.ContainsFunc(names, func(n SnapshotName) bool { return later(n.Incarnation, n.Epoch, p) })
+}
+
+// snapshots lists the shard's snapshots, oldest first.
+func (s *shard) snapshots(ctx context.Context) (names []SnapshotName, err error) {
+	err = persist(ctx, s.log, s.trouble, "list snapshots", func() (err error) {
+		names, err = s.shards.store.List(ctx, s.shards.config.EntitiesTopic, uint16(s.id))
+		return err
+	})
+	return names, err
+}
+
+// progress reads how far the shard's rows are stored, nil for not at all.
+func (s *shard) progress(ctx context.Context) (progress *sinks.Position, err error) {
+	err = persist(ctx, s.log, s.trouble, "read how far the rows are stored", func() error {
+		all, err := s.shards.deps.Progress(ctx)
+		if p, ok := all[uint16(s.id)]; ok {
+			progress = &p
+		}
+		return err
+	})
+	return progress, err
 }
 
 // newMachine begins with a machine without history.
@@ -460,7 +556,7 @@ func (s *shard) snapshotOf() *Snapshot {
 	s.snapshotBuf = s.machine.AppendSnapshot(s.snapshotBuf[:0])
 	return &Snapshot{
 		Topic: c.EntitiesTopic, Partitions: uint32(c.Partitions), Shard: uint16(s.id), Incarnation: s.position.Incarnation, Epoch: s.position.Epoch,
-		Fingerprint: s.position.Fingerprint, Offset: s.position.Offset, Hash: s.position.Hash, Taken: time.Now().UnixMilli(), State: s.snapshotBuf,
+		Fingerprint: s.position.Fingerprint, Offset: s.position.Offset, Hash: s.position.Hash, Taken: s.shards.now().UnixMilli(), State: s.snapshotBuf,
 	}
 }
 
@@ -487,7 +583,7 @@ func (s *shard) snapshot() {
 func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 	m := s.shards
 	start := time.Now()
-	size, err := m.deps.Snapshots.Write(ctx, snap)
+	size, err := m.store.Write(ctx, snap)
 	if err != nil {
 		m.metrics.snapshots.WithLabelValues("failed").Inc()
 		return err
@@ -495,8 +591,16 @@ func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 	m.metrics.snapshots.WithLabelValues("stored").Inc()
 	m.metrics.snapshotBytes.Observe(float64(size))
 	m.metrics.snapshotTime.Observe(time.Since(start).Seconds())
+	// A process whose membership had ended may have begun a later epoch after this one looked.
+	names, err := m.store.List(ctx, m.config.EntitiesTopic, uint16(s.id))
+	if err != nil {
+		return err
+	}
+	if anyLater(names, &sinks.Position{Incarnation: snap.Incarnation, Epoch: snap.Epoch}) {
+		s.superseded.Store(true)
+	}
 	if p, ok := m.durableAt(s.id); ok {
-		return m.deps.Snapshots.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
+		return m.store.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
 	}
 	return nil
 }
@@ -518,26 +622,17 @@ func (s *shard) finish(ctx context.Context) {
 func (s *shard) recover(ctx context.Context) error {
 	m := s.shards
 	topic := m.config.EntitiesTopic
-	var progress *sinks.Position
-	var names []SnapshotName
 	var first, end int64
-	if err := persist(ctx, s.log, s.trouble, "read how far the rows are stored", func() error {
-		all, err := m.deps.Progress(ctx)
-		if p, ok := all[uint16(s.id)]; ok {
-			progress = &p
-		}
-		return err
-	}); err != nil {
+	progress, err := s.progress(ctx)
+	if err != nil {
 		return err
 	}
-	if err := persist(ctx, s.log, s.trouble, "list snapshots", func() (err error) {
-		names, err = m.deps.Snapshots.List(ctx, topic, uint16(s.id))
-		return err
-	}); err != nil {
+	names, err := s.snapshots(ctx)
+	if err != nil {
 		return err
 	}
 	if err := persist(ctx, s.log, s.trouble, "read the offsets of "+topic, func() (err error) {
-		first, end, err = m.deps.Kafka.ListOffsets(ctx, topic, s.id)
+		first, end, err = m.kafka.ListOffsets(ctx, topic, s.id)
 		return err
 	}); err != nil {
 		return err
@@ -557,7 +652,7 @@ func (s *shard) recover(ctx context.Context) error {
 		if progress.Offset >= end {
 			return s.stopped(&LogEndError{topic, s.id, progress.Offset + 1, first, end})
 		}
-		known, err := m.deps.Kafka.verifyRecord(ctx, topic, s.id, progress.Offset, progress.Hash, s.log, s.trouble)
+		known, err := m.kafka.verifyRecord(ctx, topic, s.id, progress.Offset, progress.Hash, s.log, s.trouble)
 		if err != nil {
 			if ctx.Err() != nil {
 				return err
@@ -568,7 +663,7 @@ func (s *shard) recover(ctx context.Context) error {
 			s.log.Info("the last message applied has expired and cannot be compared", "offset", progress.Offset)
 		}
 		m.mu.Lock()
-		if _, ok := m.durable[s.id]; !ok {
+		if p, ok := m.durable[s.id]; !ok || detectors.Revision(p.Epoch, p.Offset) < detectors.Revision(progress.Epoch, progress.Offset) {
 			m.durable[s.id] = *progress
 		}
 		m.mu.Unlock()
@@ -579,7 +674,7 @@ func (s *shard) recover(ctx context.Context) error {
 		floor = max(floor, n.Epoch)
 	}
 	for {
-		plan, err := planRecovery(progress, names, incarnation, fingerprint, m.config.ReplayOnChange.Milliseconds(), first, floor)
+		plan, err := m.plan(progress, names, incarnation, fingerprint, m.config.ReplayOnChange.Milliseconds(), first, floor)
 		if err != nil {
 			return &StoppedError{topic, s.id, err, ""}
 		}
@@ -592,7 +687,16 @@ func (s *shard) recover(ctx context.Context) error {
 			names = slices.DeleteFunc(names, func(n SnapshotName) bool { return n.Epoch == plan.epoch })
 			continue
 		}
-		return s.begin(ctx, plan, snap, first)
+		if err := s.begin(ctx, plan, snap, first); err != nil || !plan.base {
+			return err
+		}
+		if names, err = s.snapshots(ctx); err != nil || undisputed(names, incarnation, plan.epoch, fingerprint) && !anyLater(names, &s.position) {
+			return err
+		}
+		s.log.Warn("a process with other code, settings or catalogue has begun an epoch at the same time; the next one is taken", "epoch", plan.epoch)
+		if err := s.newMachine(); err != nil {
+			return err
+		}
 	}
 }
 
@@ -602,7 +706,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 	for _, name := range plan.candidates {
 		var useless error
 		if err := persist(ctx, s.log, s.trouble, "read snapshot "+name.Key, func() (err error) {
-			snap, err = m.deps.Snapshots.Read(ctx, name)
+			snap, err = m.store.Read(ctx, name)
 			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) {
 				useless, err = err, nil
 			}
@@ -614,7 +718,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 			return nil, unreadable, &StoppedError{m.config.EntitiesTopic, s.id, &PartitionCountError{m.config.EntitiesTopic, int(snap.Partitions), m.config.Partitions}, "The snapshots were made for the other number."}
 		}
 		if useless == nil && !plan.carried && snap.Offset >= first && snap.Hash != 0 {
-			if _, err = m.deps.Kafka.verifyRecord(ctx, m.config.EntitiesTopic, s.id, snap.Offset, snap.Hash, s.log, s.trouble); err != nil {
+			if _, err = m.kafka.verifyRecord(ctx, m.config.EntitiesTopic, s.id, snap.Offset, snap.Hash, s.log, s.trouble); err != nil {
 				if ctx.Err() != nil {
 					return nil, unreadable, err
 				}
