@@ -142,8 +142,13 @@ func (p *Pipeline) Shards() []ShardReport {
 func (m *shards) forget(id int) {
 	m.mu.Lock()
 	delete(m.reports, id)
+	delete(m.durable, id)
 	m.mu.Unlock()
 	m.metrics.engine.forget(id)
+	m.metrics.forget(m.config.EntitiesTopic, id)
+	for _, g := range [...]*prometheus.GaugeVec{m.metrics.received, m.metrics.durable, m.metrics.epoch} {
+		g.DeleteLabelValues(strconv.Itoa(id))
+	}
 }
 
 // engineCounters are the numbers of detectors.Stats that only grow.

@@ -141,7 +141,7 @@ type simWorld struct {
 	fingerprint uint64
 	instances   []*simInstance
 	started     int
-	group       []*simInstance // members of the last generation
+	generation  int
 	epochs      map[[2]int]uint64
 	begun       map[[2]int]int64 // first offset of an epoch's rows, by shard and epoch
 	problems    []string
@@ -452,7 +452,8 @@ func (i *simInstance) join(ids []int) {
 			m.held[id] = &shard{id: id, shards: m, log: quiet.With("process", i.name, "shard", id)}
 		}
 	}
-	i.balancer.hold(map[string][]int{"e": ids})
+	i.balancer.decide(i.fingerprint)
+	i.balancer.hold(w.generation, map[string][]int{"e": ids})
 	if !w.chance(4) { // else they begin one by one, later
 		i.prepare(ids)
 	}
@@ -493,7 +494,6 @@ func (i *simInstance) stop() {
 		}
 	}
 	w.instances = slices.DeleteFunc(w.instances, func(o *simInstance) bool { return o == i })
-	w.group = slices.DeleteFunc(w.group, func(o *simInstance) bool { return o == i })
 }
 
 // simKafka is the entities topic as a shard asks for it.
@@ -918,7 +918,7 @@ func (w *simWorld) rebalance() {
 		partitions = append(partitions, kafka.Partition{Topic: "e", ID: id})
 	}
 	given := (&stickyBalancer{}).AssignGroups(asked, partitions)
-	w.group = members
+	w.generation++
 	for _, i := range members {
 		i.join(given[i.name]["e"])
 	}
@@ -1019,6 +1019,7 @@ func (w *simWorld) truncate(id int) {
 	}
 	if l := w.logs[id]; limit > l.first {
 		l.first += 1 + w.rng.Int64N(limit-l.first)
+		quiet.Info("the log loses its beginning", "shard", id, "first", l.first, "progress", p)
 	}
 }
 

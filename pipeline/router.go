@@ -579,6 +579,7 @@ loop:
 			time.Sleep(5 * time.Millisecond)
 		}
 		r.health.forget(s.topic.Name, s.partition)
+		r.metrics.forget(s.topic.Name, s.partition)
 	}
 	if err := commit(drain); err != nil {
 		r.log.Warn("raw offsets are not committed; the next start repeats some records, which are dropped as repeats", "error", err)

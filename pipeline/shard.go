@@ -117,23 +117,25 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		return r, err
 	}
 	r, err := next("code, settings or catalogue have changed")
-	all := slices.DeleteFunc(upTo(incarnation), func(n SnapshotName) bool { return n.Offset > latest })
-	// A state that the log continues is better than an older one or none.
+	all := upTo(incarnation)
+	early := func(n SnapshotName) bool { return n.Offset <= latest }
 	continued := func(n SnapshotName) bool { return n.Offset+1 >= first }
-	if i := slices.IndexFunc(all, func(n SnapshotName) bool { return !continued(n) }); i > 0 {
-		all = all[:i]
-	}
 	for _, n := range all {
-		if n.Taken <= all[0].Taken-replay {
+		if early(n) && continued(n) && n.Taken <= all[0].Taken-replay {
 			r.candidates = append(r.candidates, n)
 		}
 	}
-	if len(r.candidates) == 0 && first > 0 {
-		// The log has lost its beginning: the oldest state that it continues is better than none.
-		if n := all[max(len(all)-1, 0):]; len(n) > 0 && continued(n[0]) {
-			r.candidates = n
+	if len(r.candidates) > 0 || first <= 0 {
+		return r, err
+	}
+	// The log has lost its beginning: the oldest state that it continues is better than none, and that better than one with a hole.
+	for _, n := range slices.Backward(all) {
+		if continued(n) {
+			r.candidates = append(r.candidates, n)
+			return r, err
 		}
 	}
+	r.candidates = all
 	return r, err
 }
 
@@ -328,12 +330,29 @@ func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
 	return nil
 }
 
-// run recovers the shard, unless its state is in memory, and applies messages until ctx is done.
+// maxSuperseded is how often a shard begins a later epoch than a process that is no member of the group any more, in one generation. More
+// means that two processes work on the shard for good, and their epochs would overtake each other until there are no more.
+const maxSuperseded = 3
+
+// run recovers the shard and applies messages until ctx is done.
 func (s *shard) run(ctx context.Context) error {
-	m := s.shards
-	if err := s.prepare(ctx); err != nil {
-		return err
+	for n := 0; ; n++ {
+		if err := s.prepare(ctx); err != nil {
+			return err
+		}
+		if err := s.read(ctx); err != nil || !s.superseded.Load() || ctx.Err() != nil {
+			return err
+		}
+		if n == maxSuperseded {
+			return &StoppedError{s.shards.config.EntitiesTopic, s.id, errors.New("another process with other code, settings or catalogue works on the shard"),
+				"Processes that share shards must be members of one group; stop those that are not."}
+		}
 	}
+}
+
+// read applies messages until ctx is done or a later epoch is seen.
+func (s *shard) read(ctx context.Context) error {
+	m := s.shards
 	s.snapshotAt = time.Now().Add(m.config.SnapshotInterval * time.Duration(s.id+1) / time.Duration(m.config.Partitions))
 	reader := NewReader(m.deps.Kafka, ReaderConfig{
 		Topic: m.config.EntitiesTopic, Partition: s.id, Offset: s.next, MaxBytes: m.config.FetchBytes,
@@ -363,6 +382,9 @@ func (s *shard) run(ctx context.Context) error {
 		}
 		if moved := s.position.Offset - s.stored; moved > 0 && (moved >= m.config.SnapshotRecords || !time.Now().Before(s.snapshotAt)) {
 			s.snapshot()
+		}
+		if s.superseded.Load() {
+			return nil
 		}
 	}
 }
@@ -402,7 +424,6 @@ func (s *shard) prepare(ctx context.Context) error {
 func later(incarnation uint32, epoch uint16, p *sinks.Position) bool {
 	return incarnation > p.Incarnation || incarnation == p.Incarnation && epoch > p.Epoch
 }
-
 
 func anyLater(names []SnapshotName, p *sinks.Position) bool {
 	return slices.ContainsFunc(names, func(n SnapshotName) bool { return later(n.Incarnation, n.Epoch, p) })
