@@ -80,6 +80,9 @@ type Config struct {
 	AllowShortRetention bool
 	// StopTimeout (20 s) bounds what Run does after its context has ended.
 	StopTimeout time.Duration
+
+	// topicsInterval (30 s) is how often raw topics are looked at for new ones and for new partitions.
+	topicsInterval time.Duration
 }
 
 // windowsAndLateness is what a shard may need of the log at least: windows of 48 h and records a day late.
@@ -106,6 +109,7 @@ func (c Config) withDefaults() Config {
 	set(&c.ReplayOnChange, 48*time.Hour)
 	set(&c.LongestOutage, 24*time.Hour)
 	set(&c.StopTimeout, 20*time.Second)
+	set(&c.topicsInterval, 30*time.Second)
 	if c.FetchBytes == 0 {
 		c.FetchBytes = 1 << 20
 	}

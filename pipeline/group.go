@@ -259,7 +259,7 @@ func (g *group) run(ctx context.Context, serve func(ctx context.Context, m membe
 		RebalanceTimeout:       c.RebalanceTimeout,
 		JoinGroupBackoff:       time.Second,
 		WatchPartitionChanges:  true,
-		PartitionWatchInterval: newPartitionsInterval,
+		PartitionWatchInterval: c.topicsInterval,
 		// A heartbeat without answer ends the generation before the session ends, when others take over.
 		Timeout: min(g.kafka.config.RequestTimeout, c.SessionTimeout/2),
 	})

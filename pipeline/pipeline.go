@@ -205,9 +205,6 @@ func (p *Pipeline) prepare(ctx context.Context) error {
 	return nil
 }
 
-// newPartitionsInterval is how often raw topics are looked at for new partitions, where no group does it.
-const newPartitionsInterval = 30 * time.Second
-
 func (p *Pipeline) runRouter(ctx context.Context) error {
 	c := p.config
 	if c.Group != "" {
@@ -243,7 +240,7 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 					}
 				}
 				select {
-				case <-time.After(newPartitionsInterval):
+				case <-time.After(p.config.topicsInterval):
 				case <-watch.Done():
 					return
 				}
@@ -267,7 +264,7 @@ func (p *Pipeline) runRouterGroup(ctx context.Context) error {
 		wg.Go(func() {
 			for {
 				select {
-				case <-time.After(newPartitionsInterval):
+				case <-time.After(p.config.topicsInterval):
 				case <-same.Done():
 					return
 				}
@@ -375,7 +372,7 @@ func (p *Pipeline) runShards(ctx context.Context) error {
 
 // decideBy tells the balancer the fingerprint of the machines that are made now.
 func (p *Pipeline) decideBy(b *stickyBalancer) error {
-	machine, err := p.deps.NewMachine(0, uint32(p.config.Partitions))
+	machine, err := p.shards.deps.NewMachine(0, uint32(p.config.Partitions))
 	if err != nil {
 		return fmt.Errorf("make a state machine: %w", err)
 	}

@@ -140,6 +140,7 @@ type simWorld struct {
 	clock       time.Time
 	fingerprint uint64
 	instances   []*simInstance
+	ever        []*simInstance // the dead included
 	started     int
 	generation  int
 	epochs      map[[2]int]uint64
@@ -361,6 +362,7 @@ type simInstance struct {
 	blocks       int
 	pending      []func() // snapshots that are being written
 	claimed      uint16   // epoch of the last snapshot that was written
+	looks        int      // at the store since, for the mutant that does not see others' claims
 }
 
 type simBlock struct {
@@ -390,7 +392,7 @@ func (w *simWorld) startInstance() *simInstance {
 	w.started++
 	i := &simInstance{world: w, name: fmt.Sprintf("i%03d", w.started), fingerprint: w.fingerprint, balancer: &stickyBalancer{}}
 	i.start()
-	w.instances = append(w.instances, i)
+	w.instances, w.ever = append(w.instances, i), append(w.ever, i)
 	return i
 }
 
@@ -475,7 +477,8 @@ func (i *simInstance) prepare(ids []int) {
 			continue
 		}
 		if (!kept || s.position.Epoch != epoch) && (!stored || progress.Epoch < s.position.Epoch) {
-			w.begun[[2]int{id, int(s.position.Epoch)}] = s.emitFrom
+			key := [2]int{id, int(s.position.Epoch)}
+			w.begun[key] = max(w.begun[key], s.emitFrom)
 		}
 	}
 }
@@ -523,9 +526,11 @@ type simStore simInstance
 
 func (s *simStore) List(_ context.Context, _ string, shard uint16) ([]SnapshotName, error) {
 	names := s.world.names(shard)
-	if s.world.rules.noClaim && s.claimed > 0 {
-		names = slices.DeleteFunc(names, func(n SnapshotName) bool { return n.Epoch >= s.claimed && n.Fingerprint != s.fingerprint })
-		s.claimed = 0
+	if s.world.rules.noClaim && s.looks < 2 {
+		s.looks++
+		names = slices.DeleteFunc(names, func(n SnapshotName) bool {
+			return n.Epoch >= s.claimed && !strings.Contains(n.Key, fmt.Sprintf("-%016x-", s.fingerprint))
+		})
 	}
 	return names, nil
 }
@@ -576,7 +581,7 @@ func (s *simStore) Write(_ context.Context, snap *Snapshot) (int, error) {
 		return 0, errors.New("no answer")
 	}
 	put()
-	s.claimed = snap.Epoch
+	s.claimed, s.looks = snap.Epoch, 0
 	return 1, nil
 }
 
@@ -1000,11 +1005,21 @@ func (w *simWorld) truncate(id int) {
 	if !ok {
 		return
 	}
-	// The retention holds 72 h and the oldest snapshot that is needed: that of the stored position in its epoch.
-	limit := int64(-1)
-	for _, n := range w.names(uint16(id)) {
-		if n.Offset <= p.Offset && n.Epoch == p.Epoch && n.Fingerprint == p.Fingerprint {
-			limit = max(limit, n.Offset+1)
+	// The retention holds 72 h and the oldest snapshot that is needed: that of the stored position in its epoch, as every process knows it.
+	names := w.names(uint16(id))
+	needed := func(p sinks.Position) (offset int64) {
+		offset = -1
+		for _, n := range names {
+			if n.Offset <= p.Offset && n.Epoch == p.Epoch && n.Fingerprint == p.Fingerprint {
+				offset = max(offset, n.Offset+1)
+			}
+		}
+		return offset
+	}
+	limit := needed(p)
+	for _, i := range w.ever {
+		if d, ok := i.shards.durableAt(id); ok && d.Epoch == p.Epoch {
+			limit = min(limit, needed(d))
 		}
 	}
 	for _, n := range w.names(uint16(id)) {

@@ -139,13 +139,20 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 	return r, err
 }
 
-// undisputed reports whether no snapshot of the epoch is of another fingerprint. A new epoch is claimed by storing its first
-// snapshot and listing them all afterwards: of two processes that claim the same number at least one sees the other, and whoever
-// sees it takes the next number. So an epoch with rows belongs to one fingerprint. That needs a store in which a stored
-// object is listed at once, as directories, S3, Azure Blob and GCS are.
+// undisputed reports whether no snapshot of the epoch is of another fingerprint.
 func undisputed(names []SnapshotName, incarnation uint32, epoch uint16, fingerprint uint64) bool {
 	return !slices.ContainsFunc(names, func(n SnapshotName) bool {
 		return n.Incarnation == incarnation && n.Epoch == epoch && n.Fingerprint != fingerprint
+	})
+}
+
+// claimed reports whether the epoch that the shard has just begun is its own. An epoch is claimed by storing its first snapshot and
+// listing them all afterwards: of two processes that claim the same number at least one sees the other, and whoever sees another
+// takes a later number. So rows of one epoch are those of one process and its heirs. That needs a store in which a
+// stored object is listed at once, as directories, S3, Azure Blob and GCS are.
+func (s *shard) claimed(names []SnapshotName) bool {
+	return !slices.ContainsFunc(names, func(n SnapshotName) bool {
+		return n.Incarnation >= s.position.Incarnation && n.Epoch >= s.position.Epoch && n.Key != s.base
 	})
 }
 
@@ -181,7 +188,8 @@ type shard struct {
 	rows      detectors.Rows
 	replaying bool
 
-	stored       int64 // offset of the last snapshot
+	base         string // key of the epoch's first snapshot, where this process began the epoch
+	stored       int64  // offset of the last snapshot
 	snapshotAt   time.Time
 	snapshotBuf  []byte
 	snapshotting atomic.Bool
@@ -711,10 +719,11 @@ func (s *shard) recover(ctx context.Context) error {
 		if err := s.begin(ctx, plan, snap, first); err != nil || !plan.base {
 			return err
 		}
-		if names, err = s.snapshots(ctx); err != nil || undisputed(names, incarnation, plan.epoch, fingerprint) && !anyLater(names, &s.position) {
+		if names, err = s.snapshots(ctx); err != nil || s.claimed(names) {
 			return err
 		}
-		s.log.Warn("a process with other code, settings or catalogue has begun an epoch at the same time; the next one is taken", "epoch", plan.epoch)
+		s.log.Warn("another process has begun an epoch at the same time; a later one is taken", "epoch", plan.epoch)
+		floor = plan.epoch + 1
 		if err := s.newMachine(); err != nil {
 			return err
 		}
@@ -784,6 +793,7 @@ func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, first 
 	s.replaying = s.next < s.emitFrom
 	if plan.base {
 		base := s.snapshotOf()
+		s.base = base.key()
 		if err := persist(ctx, s.log, s.trouble, fmt.Sprintf("store the first snapshot of epoch %d", plan.epoch), func() error {
 			return s.store(ctx, base)
 		}); err != nil {
