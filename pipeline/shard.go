@@ -620,13 +620,14 @@ func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 	m.metrics.snapshots.WithLabelValues("stored").Inc()
 	m.metrics.snapshotBytes.Observe(float64(size))
 	m.metrics.snapshotTime.Observe(time.Since(start).Seconds())
-	// A process whose membership had ended may have begun a later epoch after this one looked.
+	// A process whose membership had ended may have begun a later epoch after this one looked. What is kept is its concern then.
 	names, err := m.store.List(ctx, m.config.EntitiesTopic, uint16(s.id))
 	if err != nil {
 		return err
 	}
 	if anyLater(names, &sinks.Position{Incarnation: snap.Incarnation, Epoch: snap.Epoch}) {
 		s.superseded.Store(true)
+		return nil
 	}
 	if p, ok := m.durableAt(s.id); ok {
 		return m.store.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
