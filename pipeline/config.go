@@ -130,6 +130,14 @@ func (c Config) validate() error {
 	if c.Partitions < 1 || c.Partitions > 4096 {
 		return fmt.Errorf("%d partitions of the entities topic are configured, want 1 to 4096", c.Partitions)
 	}
+	if c.Group != "" {
+		if c.HeartbeatInterval >= c.SessionTimeout/2 {
+			return fmt.Errorf("the heartbeat interval %s must be less than half of the session timeout %s: a lost session must be noticed before it ends", c.HeartbeatInterval, c.SessionTimeout)
+		}
+		if c.StopTimeout > c.RebalanceTimeout {
+			return fmt.Errorf("the stop timeout %s must not exceed the rebalance timeout %s: what a member writes before it gives up its shards takes up to the one, and it is left out after the other", c.StopTimeout, c.RebalanceTimeout)
+		}
+	}
 	seen := map[uint32]string{}
 	for _, t := range c.RawTopics {
 		if t.Name == "" || t.Name == c.EntitiesTopic {

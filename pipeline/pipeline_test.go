@@ -726,8 +726,10 @@ func TestConfigErrors(t *testing.T) {
 		"no partitions":     func(c *Config) { c.Partitions = 0 },
 		"the same topic":    func(c *Config) { c.RawTopics = []RawTopic{{Name: c.EntitiesTopic}} },
 		"a topic twice":     func(c *Config) { c.RawTopics = []RawTopic{{Name: "a"}, {Name: "a", Incarnation: 2}} },
+		"rare heartbeats":   func(c *Config) { c.Group, c.HeartbeatInterval = "g", 25*time.Second },
+		"long stop":         func(c *Config) { c.Group, c.StopTimeout = "g", 2*time.Minute },
 	} {
-		c := good
+		c := good.withDefaults()
 		change(&c)
 		if err := c.validate(); err == nil {
 			t.Errorf("%s: accepted", name)

@@ -64,7 +64,7 @@ func newFleet(t *testing.T, raw, partitions int) *fleet {
 
 // shortSession is for tests in which members die.
 func (f *fleet) shortSession() {
-	f.config.SessionTimeout, f.config.RebalanceTimeout = 1500*time.Millisecond, 1500*time.Millisecond
+	f.config.SessionTimeout, f.config.RebalanceTimeout, f.config.StopTimeout = 1500*time.Millisecond, 1500*time.Millisecond, time.Second
 }
 
 // produce writes n more records.
@@ -125,7 +125,6 @@ func (f *fleet) epochs() (highest uint16) {
 // TestScaleOut lets processes join, leave, crash, and stop for longer than their session and wake again, while records arrive.
 func TestScaleOut(t *testing.T) {
 	f := newFleet(t, 4, 6)
-	f.config.StopTimeout = 2 * time.Second
 	f.shortSession()
 	live := []*process{f.start(t, nil)}
 	var asleep []func()
@@ -457,7 +456,23 @@ func TestMissingRawTopic(t *testing.T) {
 		f.count++
 	}
 	f.settled(t, "rows of both topics")
+	f.grow(t, "raw", 5)
+	f.produce(t, 300)
+	f.settled(t, "rows of new partitions")
 	f.finish(t, p, q)
+}
+
+// grow adds partitions to a topic.
+func (f *fleet) grow(t *testing.T, name string, partitions int32) {
+	t.Helper()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	topic := kmsg.NewCreatePartitionsRequestTopic()
+	topic.Topic, topic.Count = name, partitions
+	req.Topics, req.TimeoutMillis = append(req.Topics, topic), 5000
+	resp := request(t, f.cluster, name, 0, req).(*kmsg.CreatePartitionsResponse)
+	if err := kerr.ErrorForCode(resp.Topics[0].ErrorCode); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestEntitiesTopicGrows: partitions that are added while it is read are told of and left alone.
@@ -467,11 +482,7 @@ func TestEntitiesTopicGrows(t *testing.T) {
 	p := f.start(t, nil)
 	f.produce(t, 100)
 	f.settled(t, "rows")
-	req := kmsg.NewPtrCreatePartitionsRequest()
-	topic := kmsg.NewCreatePartitionsRequestTopic()
-	topic.Topic, topic.Count = f.config.EntitiesTopic, 4
-	req.Topics, req.TimeoutMillis = append(req.Topics, topic), 5000
-	request(t, f.cluster, f.config.EntitiesTopic, 0, req)
+	f.grow(t, f.config.EntitiesTopic, 4)
 	eventually(t, "it is told", func() bool {
 		err := p.pipeline.Ready()
 		return err != nil && strings.Contains(err.Error(), "has 4 partitions")
