@@ -495,3 +495,29 @@ func TestEntitiesTopicGrows(t *testing.T) {
 	}
 	f.check(t, f.count, f.users)
 }
+
+// TestStrangers: two processes that are members of no group and decide differently overtake each other's epochs a few times, and then
+// one of them stops and says why.
+func TestStrangers(t *testing.T) {
+	f := newFleet(t, 1, 2)
+	f.config.Group = ""
+	a := f.start(t, nil)
+	f.produce(t, 200)
+	f.settled(t, "rows by the first")
+	f.fingerprint = 2
+	b := f.start(t, nil)
+	stopped := func(p *process) bool {
+		err := p.pipeline.Ready()
+		return err != nil && strings.Contains(err.Error(), "another process with other code, settings or catalogue works on the shard")
+	}
+	eventually(t, "one of them stops", func() bool {
+		f.produce(t, 20)
+		time.Sleep(20 * time.Millisecond)
+		return stopped(a) || stopped(b)
+	})
+	t.Log(a.pipeline.Ready(), b.pipeline.Ready())
+	if e := f.epochs(); e > 3*(maxSuperseded+1) {
+		t.Errorf("epoch %d before one of two processes stopped", e)
+	}
+	f.finish(t, a, b)
+}
