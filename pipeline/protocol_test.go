@@ -356,6 +356,7 @@ type simInstance struct {
 	ctx         context.Context
 	cancel      context.CancelFunc
 	dead        bool
+	busy        bool // in the middle of a step
 
 	// The sink: an open block, and one that is being inserted.
 	open, sealed *simBlock
@@ -569,7 +570,9 @@ func (s *simStore) Write(_ context.Context, snap *Snapshot) (int, error) {
 		w.snapshots[snap.Shard][kept.key()] = &kept
 	}
 	if !s.dead && w.chance(6) {
-		w.meanwhile((*simInstance)(s))
+		s.busy = true
+		w.meanwhile()
+		s.busy = false
 	}
 	switch {
 	case w.chance(12):
@@ -611,9 +614,9 @@ func (s *simStore) Thin(_ context.Context, _ string, shard uint16, incarnation u
 	return nil
 }
 
-// meanwhile lets another process do something between two steps of this one.
-func (w *simWorld) meanwhile(but *simInstance) {
-	others := slices.DeleteFunc(slices.Clone(w.instances), func(o *simInstance) bool { return o == but })
+// meanwhile lets another process do something between two steps of one.
+func (w *simWorld) meanwhile() {
+	others := slices.DeleteFunc(slices.Clone(w.instances), func(o *simInstance) bool { return o.busy })
 	if len(others) == 0 {
 		return
 	}
