@@ -80,6 +80,9 @@ type Config struct {
 	AllowShortRetention bool
 	// StopTimeout (20 s) bounds what Run does after its context has ended.
 	StopTimeout time.Duration
+
+	// topicsInterval (30 s) is how often raw topics are looked at for new ones and for new partitions.
+	topicsInterval time.Duration
 }
 
 // windowsAndLateness is what a shard may need of the log at least: windows of 48 h and records a day late.
@@ -106,6 +109,7 @@ func (c Config) withDefaults() Config {
 	set(&c.ReplayOnChange, 48*time.Hour)
 	set(&c.LongestOutage, 24*time.Hour)
 	set(&c.StopTimeout, 20*time.Second)
+	set(&c.topicsInterval, 30*time.Second)
 	if c.FetchBytes == 0 {
 		c.FetchBytes = 1 << 20
 	}
@@ -125,6 +129,14 @@ func (c Config) validate() error {
 	// Shards are numbered by 16 bits in rows and snapshots; 4096 is more than Kafka's advice for one topic.
 	if c.Partitions < 1 || c.Partitions > 4096 {
 		return fmt.Errorf("%d partitions of the entities topic are configured, want 1 to 4096", c.Partitions)
+	}
+	if c.Group != "" {
+		if c.HeartbeatInterval >= c.SessionTimeout/2 {
+			return fmt.Errorf("the heartbeat interval %s must be less than half of the session timeout %s: a lost session must be noticed before it ends", c.HeartbeatInterval, c.SessionTimeout)
+		}
+		if c.StopTimeout > c.RebalanceTimeout {
+			return fmt.Errorf("the stop timeout %s must not exceed the rebalance timeout %s: what a member writes before it gives up its shards takes up to the one, and it is left out after the other", c.StopTimeout, c.RebalanceTimeout)
+		}
 	}
 	seen := map[uint32]string{}
 	for _, t := range c.RawTopics {

@@ -142,6 +142,7 @@ func (p *Pipeline) Shards() []ShardReport {
 func (m *shards) forget(id int) {
 	m.mu.Lock()
 	delete(m.reports, id)
+	delete(m.durable, id)
 	m.mu.Unlock()
 	m.metrics.forgetShard(id)
 	m.metrics.forgetPartition(m.config.EntitiesTopic, id)

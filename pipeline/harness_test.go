@@ -164,6 +164,27 @@ type switchboard struct {
 	// is sent, or after it was sent and before its answer is read.
 	before, after func(api int16) bool
 	onDeath       func()
+	// gate holds a channel while the process is paused.
+	gate atomic.Pointer[chan struct{}]
+}
+
+// pause holds everything that the process sends and receives, and its inserts, until the function that it returns is called.
+func (s *switchboard) pause() (wake func()) {
+	gate := make(chan struct{})
+	s.gate.Store(&gate)
+	return sync.OnceFunc(func() {
+		s.gate.Store(nil)
+		close(gate)
+	})
+}
+
+// wait returns when the process is not paused, and whether it was.
+func (s *switchboard) wait() (paused bool) {
+	for gate := s.gate.Load(); gate != nil; gate = s.gate.Load() {
+		<-*gate
+		paused = true
+	}
+	return paused
 }
 
 func (s *switchboard) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -173,6 +194,7 @@ func (s *switchboard) dial(ctx context.Context, network, address string) (net.Co
 	if dead {
 		return nil, errors.New("the process is dead")
 	}
+	s.wait()
 	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -209,6 +231,12 @@ type cutConn struct {
 	board *switchboard
 }
 
+func (c *cutConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.board.wait()
+	return n, err
+}
+
 // Write sees whole requests: both kafka-go and leaderConn begin a request with a write of its own.
 func (c *cutConn) Write(p []byte) (int, error) {
 	api := int16(-1)
@@ -217,6 +245,12 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	}
 	if c.board.before != nil && c.board.before(api) {
 		c.board.kill()
+	}
+	if c.board.wait() {
+		// What a paused process was about to send goes out when it wakes, however late.
+		if err := c.SetWriteDeadline(time.Time{}); err != nil {
+			return 0, err
+		}
 	}
 	n, err := c.Conn.Write(p)
 	if err == nil && c.board.after != nil && c.board.after(api) {
@@ -372,12 +406,12 @@ type memorySink struct {
 	// dieAfterRows is called between the insert of rows and of positions; true means death.
 	dieAfterRows func() bool
 	limit        int
-	kick         chan struct{}
 	delay        func() time.Duration
+	board        *switchboard
 }
 
 func newMemorySink(t *tables, durable func([]sinks.Position)) *memorySink {
-	return &memorySink{tables: t, durable: durable, pos: map[uint16]sinks.Position{}, limit: 5000, kick: make(chan struct{}, 1),
+	return &memorySink{tables: t, durable: durable, pos: map[uint16]sinks.Position{}, limit: 5000,
 		delay: func() time.Duration { return time.Millisecond }}
 }
 
@@ -428,6 +462,9 @@ func (s *memorySink) insert() {
 	defer s.mu.Unlock()
 	if s.dead || len(s.pos) == 0 {
 		return
+	}
+	if s.board != nil {
+		s.board.wait()
 	}
 	s.tables.mu.Lock()
 	s.tables.insert(&s.rows)
@@ -573,8 +610,10 @@ type process struct {
 	sink     *memorySink
 	records  *memoryRecords
 	pipeline *Pipeline
-	cancel   context.CancelFunc
-	done     chan error
+	// fingerprint is that of the machines that are made next.
+	fingerprint atomic.Uint64
+	cancel      context.CancelFunc
+	done        chan error
 }
 
 type world struct {
@@ -582,12 +621,13 @@ type world struct {
 	tables  *tables
 	dir     string
 	config  Config
-	// fingerprint of the machine.
+	// fingerprint of the machine, of a process when it starts; its own may be changed while it runs.
 	fingerprint uint64
 	// machine makes the state machines, where it is set.
 	machine func() Machine
 	// snapshots is where they are stored, a directory where it is empty.
 	snapshots string
+	log       *slog.Logger
 }
 
 func newWorld(t testing.TB, rawPartitions, partitions int) *world {
@@ -604,6 +644,7 @@ func newWorld(t testing.TB, rawPartitions, partitions int) *world {
 func (w *world) start(t testing.TB, tweak func(*process)) *process {
 	t.Helper()
 	p := &process{t: t, board: &switchboard{}, done: make(chan error, 1)}
+	p.fingerprint.Store(w.fingerprint)
 	var err error
 	if p.kafka, err = OpenKafka(KafkaConfig{Brokers: w.cluster.ListenAddrs(), RequestTimeout: 2 * time.Second}); err != nil {
 		t.Fatal(err)
@@ -619,14 +660,15 @@ func (w *world) start(t testing.TB, tweak func(*process)) *process {
 			if w.machine != nil {
 				return w.machine(), nil
 			}
-			return newTally(w.fingerprint), nil
+			return newTally(p.fingerprint.Load()), nil
 		},
 		Wanted: schemas.Roles(schemas.Role_ROLE_USER, schemas.Role_ROLE_ADDRESS), Catalogue: knowledge,
 		NewSink: func(durable func([]sinks.Position)) (RowSink, error) {
 			p.sink = newMemorySink(w.tables, durable)
+			p.sink.board = p.board
 			return p.sink, nil
 		},
-		Progress: w.tables.readProgress, PassedOver: w.tables.readPassedOver, Quarantine: p.records, RawStore: memoryRaw{p.records}, Snapshots: p.store, Logger: logger(t),
+		Progress: w.tables.readProgress, PassedOver: w.tables.readPassedOver, Quarantine: p.records, RawStore: memoryRaw{p.records}, Snapshots: p.store, Logger: cmp.Or(w.log, logger(t)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -56,8 +56,10 @@ type metrics struct {
 	snapshots     *prometheus.CounterVec
 	snapshotBytes prometheus.Histogram
 	snapshotTime  prometheus.Histogram
-	stopped       *prometheus.GaugeVec
-	engine        *engineMetrics
+	// rebalanceSeconds is by stage.
+	rebalanceSeconds *prometheus.HistogramVec
+	stopped          *prometheus.GaugeVec
+	engine           *engineMetrics
 
 	mu         sync.Mutex
 	categories map[string]bool
@@ -142,17 +144,19 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		snapshots:     counters("snapshots_total", "Snapshots by result.", "result"),
 		snapshotBytes: histogram("snapshot_bytes", "Size of a snapshot as stored."),
 		snapshotTime:  histogram("snapshot_seconds", "Time to store a snapshot."),
-		stopped:       gauges("partition_stopped", "1 for a partition that is not read any more until a person decides.", "topic", "partition"),
-		engine:        newEngineMetrics(),
-		categories:    make(map[string]bool),
-		codes:         make(map[string]bool),
+		rebalanceSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "signindiag_rebalance_seconds",
+			Help: "Time from the end of a generation of the consumer group to the next one: nothing is read meanwhile.", Buckets: []float64{.1, .3, 1, 3, 10, 30, 60, 120}}, []string{"stage"}),
+		stopped:    gauges("partition_stopped", "1 for a partition that is not read any more until a person decides.", "topic", "partition"),
+		engine:     newEngineMetrics(),
+		categories: make(map[string]bool),
+		codes:      make(map[string]bool),
 	}
 	if registerer == nil {
 		return m, nil
 	}
 	for _, c := range append([]prometheus.Collector{m.messages, m.messageBytes, m.fetchedBytes, m.records, m.skipped, m.unknownFields, m.quarantined,
 		m.entities, m.holes, m.holeRecords, m.lag, m.lagSeconds, m.position, m.retries, m.commits, m.generations, m.owned, m.shards, m.producer.records, m.producer.batches, m.producer.bytes, m.producer.failures,
-		m.applied, m.replayed, m.rows, m.unknownCodes, m.received, m.durable, m.epoch, m.remaining, m.recovery, m.snapshotTaken, m.snapshotAt, m.snapshots, m.snapshotBytes, m.snapshotTime, m.stopped}, m.engine.collectors()...) {
+		m.applied, m.replayed, m.rows, m.unknownCodes, m.received, m.durable, m.epoch, m.remaining, m.recovery, m.snapshotTaken, m.snapshotAt, m.snapshots, m.snapshotBytes, m.snapshotTime, m.rebalanceSeconds, m.stopped}, m.engine.collectors()...) {
 		if err := registerer.Register(c); err != nil {
 			return nil, fmt.Errorf("register the pipeline's metrics: %w", err)
 		}

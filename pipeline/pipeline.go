@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -205,33 +206,10 @@ func (p *Pipeline) prepare(ctx context.Context) error {
 	return nil
 }
 
-// newPartitionsInterval is how often raw topics are looked at for new partitions, where no group does it.
-const newPartitionsInterval = 30 * time.Second
-
 func (p *Pipeline) runRouter(ctx context.Context) error {
 	c := p.config
-	topics := map[string]RawTopic{}
-	var names []string
-	for _, t := range c.RawTopics {
-		topics[t.Name] = t
-		names = append(names, t.Name)
-	}
 	if c.Group != "" {
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		for _, name := range names {
-			wg.Go(func() { p.awaitRawTopic(ctx, name) })
-		}
-		return runGroup(ctx, p.deps.Kafka, c, p.log, p.health, "router", names, func(ctx context.Context, m member, assigned map[string][]int) error {
-			var parts []rawPartition
-			for _, t := range c.RawTopics {
-				for _, id := range assigned[t.Name] {
-					parts = append(parts, rawPartition{t, id})
-				}
-			}
-			defer p.owning("router", len(parts))()
-			return p.router.sources(ctx, m, parts, nil)
-		})
+		return p.runRouterGroup(ctx)
 	}
 	more := make(chan []rawPartition)
 	var wg sync.WaitGroup
@@ -263,7 +241,7 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 					}
 				}
 				select {
-				case <-time.After(newPartitionsInterval):
+				case <-time.After(p.config.topicsInterval):
 				case <-watch.Done():
 					return
 				}
@@ -273,33 +251,137 @@ func (p *Pipeline) runRouter(ctx context.Context) error {
 	return p.router.sources(ctx, noMember(), nil, more)
 }
 
-// awaitRawTopic tells while a raw topic is missing: a group without its partitions looks as one that has nothing to do.
-func (p *Pipeline) awaitRawTopic(ctx context.Context, name string) {
-	trouble := p.health.watch("topic "+name, 0)
-	_ = persist(ctx, p.log, trouble, "find raw topic "+name, func() error { // an error is the end of ctx
-		_, err := p.deps.Kafka.TopicPartitions(ctx, name)
-		if errors.Is(err, kafka.UnknownTopicOrPartition) {
-			err = fmt.Errorf("%w; make it (an event hub: in the portal), or set SIGNINDIAG_KAFKA_CREATE_TOPICS=true", err)
+// runRouterGroup shares the raw partitions with the other members of the group. The members may read different lists of topics: a
+// topic goes to those that have it on their list. A topic that is missing is joined when it comes.
+func (p *Pipeline) runRouterGroup(ctx context.Context) error {
+	g := p.group("router")
+	for {
+		names, err := p.presentTopics(ctx)
+		if err != nil {
+			return nil // ctx is done
 		}
-		return err
+		same, changed := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				select {
+				case <-time.After(p.config.topicsInterval):
+				case <-same.Done():
+					return
+				}
+				if now, err := p.presentTopics(same); err == nil && !slices.Equal(now, names) {
+					p.log.Info("the raw topics have changed; the group is joined anew", "topics", now, "before", names)
+					changed()
+					return
+				}
+			}
+		})
+		g.topics = names
+		err = g.run(same, func(ctx context.Context, m member, assigned map[string][]int) error {
+			var parts []rawPartition
+			for _, t := range p.config.RawTopics {
+				for _, id := range assigned[t.Name] {
+					parts = append(parts, rawPartition{t, id})
+				}
+			}
+			defer p.owning("router", len(parts))()
+			return p.router.sources(ctx, m, parts, nil)
+		})
+		changed()
+		wg.Wait()
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// presentTopics returns the names of the raw topics that there are, and waits while there is none. Those that are missing stand
+// in the way of readiness.
+func (p *Pipeline) presentTopics(ctx context.Context) ([]string, error) {
+	missing := p.health.watch("raw topics", 0)
+	var names []string
+	err := persist(ctx, p.log, missing, "find the raw topics", func() error {
+		names = names[:0]
+		var absent []string
+		for _, t := range p.config.RawTopics {
+			switch _, err := p.deps.Kafka.TopicPartitions(ctx, t.Name); {
+			case err == nil:
+				names = append(names, t.Name)
+			case errors.Is(err, kafka.UnknownTopicOrPartition):
+				absent = append(absent, t.Name)
+			default:
+				return err
+			}
+		}
+		if len(names) == 0 {
+			return fmt.Errorf("there is no topic %s: %w; make it (an event hub: in the portal), or set SIGNINDIAG_KAFKA_CREATE_TOPICS=true", strings.Join(absent, ", "), kafka.UnknownTopicOrPartition)
+		}
+		p.absent(absent)
+		return nil
 	})
+	return names, err
+}
+
+// absent tells of raw topics that are missing while others are read.
+func (p *Pipeline) absent(topics []string) {
+	if len(topics) == 0 {
+		p.health.forget("missing raw topics", 0)
+		return
+	}
+	p.health.watch("missing raw topics", 0).Set("raw topics that do not exist yet are not read: " + strings.Join(topics, ", "))
+	p.log.Warn("raw topics do not exist yet; they are read when they do", "topics", topics)
+}
+
+func (p *Pipeline) group(stage string) *group {
+	log := p.log.With("stage", stage)
+	return &group{
+		kafka: p.deps.Kafka, config: p.config, stage: stage, balancer: &stickyBalancer{log: log}, log: log,
+		trouble: p.health.watch("group "+p.config.group(stage), 0), metrics: p.metrics,
+	}
 }
 
 func (p *Pipeline) runShards(ctx context.Context) error {
 	c := p.config
-	if c.Group != "" {
-		return runGroup(ctx, p.deps.Kafka, c, p.log, p.health, "shards", []string{c.EntitiesTopic}, func(ctx context.Context, m member, assigned map[string][]int) error {
-			ids := slices.Sorted(slices.Values(assigned[c.EntitiesTopic]))
-			defer p.owning("shards", len(ids))()
-			return p.serveShards(ctx, m, ids)
-		})
+	if c.Group == "" {
+		ids := make([]int, c.Partitions)
+		for i := range ids {
+			ids[i] = i
+		}
+		p.metrics.owned.WithLabelValues("shards").Set(float64(len(ids)))
+		return p.serveShards(ctx, noMember(), ids, nil)
 	}
-	ids := make([]int, c.Partitions)
-	for i := range ids {
-		ids[i] = i
+	g := p.group("shards")
+	g.topics = []string{c.EntitiesTopic}
+	if err := p.decideBy(g.balancer); err != nil {
+		return err
 	}
-	p.metrics.owned.WithLabelValues("shards").Set(float64(len(ids)))
-	return p.serveShards(ctx, noMember(), ids)
+	tooMany := p.health.watch("partitions of "+c.EntitiesTopic, 0)
+	return g.run(ctx, func(ctx context.Context, m member, assigned map[string][]int) error {
+		ids := slices.Sorted(slices.Values(assigned[c.EntitiesTopic]))
+		// A topic that does not fit is refused at the start; here it has grown since. No router of this number deals to what is new.
+		tooMany.Clear()
+		if fit := slices.IndexFunc(ids, func(id int) bool { return id >= c.Partitions }); fit >= 0 {
+			err := &PartitionCountError{Topic: c.EntitiesTopic, Want: c.Partitions, Got: ids[len(ids)-1] + 1}
+			tooMany.Set(err.Error())
+			p.log.Error("the entities topic has got more partitions, which are not read", "error", err)
+			ids = ids[:fit]
+		}
+		if len(ids) == 0 {
+			p.log.Info("no shard is assigned to this process: there are more processes than shards, or others hold them with other code, settings or catalogue")
+		}
+		defer p.owning("shards", len(ids))()
+		return p.serveShards(ctx, m, ids, g.balancer)
+	})
+}
+
+// decideBy tells the balancer the fingerprint of the machines that are made now.
+func (p *Pipeline) decideBy(b *stickyBalancer) error {
+	machine, err := p.shards.deps.NewMachine(0, uint32(p.config.Partitions))
+	if err != nil {
+		return fmt.Errorf("make a state machine: %w", err)
+	}
+	b.decide(machine.Fingerprint())
+	return nil
 }
 
 // owning tells the metrics of a generation's partitions, and with the function that it returns of the generation's end.
@@ -320,8 +402,9 @@ func (p *Pipeline) RestartShards() {
 	}
 }
 
-// serveShards runs the shards until ctx is done, and begins anew after every RestartShards.
-func (p *Pipeline) serveShards(ctx context.Context, m member, ids []int) error {
+// serveShards runs the shards until ctx is done, and begins anew after every RestartShards. A member of a group that has no shards
+// returns then, so that the generation ends and the balancer hears of its new machines.
+func (p *Pipeline) serveShards(ctx context.Context, m member, ids []int, b *stickyBalancer) error {
 	for {
 		serving, stop := context.WithCancel(ctx)
 		served := make(chan error, 1)
@@ -336,6 +419,12 @@ func (p *Pipeline) serveShards(ctx context.Context, m member, ids []int) error {
 				return err
 			}
 			p.shards.held = map[int]*shard{} // their states are those of the machines before
+			if b == nil {
+				continue
+			}
+			if err := p.decideBy(b); err != nil || len(ids) == 0 {
+				return err
+			}
 		}
 	}
 }

@@ -270,39 +270,6 @@ func TestZombie(t *testing.T) {
 	w.check(t, 3000, users)
 }
 
-// TestGroups lets processes join and leave consumer groups.
-func TestGroups(t *testing.T) {
-	s := seed(t)
-	rng := rand.New(rand.NewPCG(s, 0))
-	w := newWorld(t, 4, 5)
-	w.config.Group = "signindiag"
-	w.config.SessionTimeout, w.config.HeartbeatInterval, w.config.RebalanceTimeout = 1500*time.Millisecond, 50*time.Millisecond, 3*time.Second
-	k := openKafka(t, w.cluster)
-	ensure(t, k, "raw", 4)
-	users := produceRaw(t, k, rng, 0, 1000)
-	a := w.start(t, nil)
-	eventually(t, "rows by the first member", func() bool { return w.rows() == 1000 })
-	b := w.start(t, nil)
-	more := func(first int) {
-		for u, n := range produceRaw(t, k, rng, first, 1000) {
-			users[u] += n
-		}
-	}
-	more(1000)
-	eventually(t, "both members have shards", func() bool {
-		a, b := a.pipeline.Durable(), b.pipeline.Durable()
-		return len(a) > 0 && len(b) > 0
-	})
-	eventually(t, "rows by two members", func() bool { return w.rows() == 2000 })
-	a.kill()
-	more(2000)
-	eventually(t, "rows after a death", func() bool { return w.rows() == 3000 })
-	if err := b.stop(); err != nil {
-		t.Error(err)
-	}
-	w.check(t, 3000, users)
-}
-
 func TestAnotherNumberOfPartitionsIsRefused(t *testing.T) {
 	w := newWorld(t, 1, 3)
 	k := openKafka(t, w.cluster)
@@ -425,11 +392,7 @@ func TestRestartShards(t *testing.T) {
 			w.config.Group = group
 			k := openKafka(t, w.cluster)
 			ensure(t, k, "raw", 2)
-			var fingerprint atomic.Uint64
-			fingerprint.Store(1)
-			p := w.start(t, func(p *process) {
-				p.pipeline.shards.deps.NewMachine = func(_, _ uint32) (Machine, error) { return newTally(fingerprint.Load()), nil }
-			})
+			p := w.start(t, nil)
 			rng := rand.New(rand.NewPCG(s, 4))
 			users, count := map[string]int64{}, 0
 			const last = 5
@@ -442,7 +405,7 @@ func TestRestartShards(t *testing.T) {
 					eventually(t, "all rows so far", func() bool { return w.rows() == count })
 				}
 				if n < last {
-					fingerprint.Store(n + 1)
+					p.fingerprint.Store(n + 1)
 					p.pipeline.RestartShards()
 				}
 			}
@@ -820,8 +783,10 @@ func TestConfigErrors(t *testing.T) {
 		"no partitions":     func(c *Config) { c.Partitions = 0 },
 		"the same topic":    func(c *Config) { c.RawTopics = []RawTopic{{Name: c.EntitiesTopic}} },
 		"a topic twice":     func(c *Config) { c.RawTopics = []RawTopic{{Name: "a"}, {Name: "a", Incarnation: 2}} },
+		"rare heartbeats":   func(c *Config) { c.Group, c.HeartbeatInterval = "g", 25*time.Second },
+		"long stop":         func(c *Config) { c.Group, c.StopTimeout = "g", 2*time.Minute },
 	} {
-		c := good
+		c := good.withDefaults()
 		change(&c)
 		if err := c.validate(); err == nil {
 			t.Errorf("%s: accepted", name)

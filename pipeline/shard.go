@@ -43,7 +43,8 @@ type recovery struct {
 // far back rows are made again after a change, in milliseconds.
 //
 // An epoch belongs to one fingerprint and one incarnation. Within an epoch emission continues behind the stored position,
-// and the log between snapshot and position is replayed silently. A new epoch emits from its base on.
+// and the log between snapshot and position is replayed silently. A new epoch emits from its base on. Code that is put back after
+// another epoch has begun begins a new one too: rows of the other may be stored without a position.
 func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation uint32, fingerprint uint64, replay, first int64, floor uint16) (recovery, error) {
 	highest := floor
 	if progress != nil {
@@ -52,10 +53,12 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 	for _, n := range names {
 		highest = max(highest, n.Epoch)
 	}
-	var own []SnapshotName // of the highest epoch, where that is this code's
-	for _, n := range names {
-		if n.Epoch == highest && n.Incarnation == incarnation && n.Fingerprint == fingerprint {
-			own = append(own, n)
+	var own []SnapshotName // of the highest epoch, where that is this code's alone
+	if undisputed(names, incarnation, highest, fingerprint) {
+		for _, n := range names {
+			if n.Epoch == highest && n.Incarnation == incarnation {
+				own = append(own, n)
+			}
 		}
 	}
 	next := func(reason string) (recovery, error) {
@@ -69,9 +72,7 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		if len(own) > 0 {
 			return r, nil
 		}
-		n, err := next(r.reason)
-		n.base = false
-		return n, err
+		return next(r.reason)
 	}
 	upTo := func(incarnation uint32) []SnapshotName {
 		var found []SnapshotName
@@ -85,7 +86,7 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		})
 		return found
 	}
-	if progress.Incarnation == incarnation && progress.Fingerprint == fingerprint {
+	if progress.Incarnation == incarnation && progress.Fingerprint == fingerprint && highest == progress.Epoch {
 		r := recovery{epoch: progress.Epoch, emitAfter: progress.Offset, reason: "continue"}
 		all := upTo(incarnation)
 		mine := func(n SnapshotName) bool { return n.Epoch == progress.Epoch && n.Fingerprint == fingerprint }
@@ -101,7 +102,15 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 		}
 		return r, nil
 	}
-	if highest > progress.Epoch && len(own) > 0 {
+	// Epochs that have begun and stored no position may have written rows, which win over those of the position's epoch: the next
+	// epoch begins no later than any of them, so that its rows come in their place.
+	latest := progress.Offset
+	for _, n := range names {
+		if n.Incarnation == incarnation && n.Epoch > progress.Epoch {
+			latest = min(latest, n.Offset)
+		}
+	}
+	if highest > progress.Epoch && len(own) > 0 && own[0].Offset <= latest && own[0].Offset+1 >= first {
 		// This epoch began, but no row of it is stored: begin it once more.
 		return recovery{epoch: highest, candidates: own[:1], fromState: true, reason: "begin the epoch again"}, nil
 	}
@@ -112,21 +121,56 @@ func planRecovery(progress *sinks.Position, names []SnapshotName, incarnation ui
 	}
 	r, err := next("code, settings or catalogue have changed")
 	all := upTo(incarnation)
+	early := func(n SnapshotName) bool { return n.Offset <= latest }
+	continued := func(n SnapshotName) bool { return n.Offset+1 >= first }
 	for _, n := range all {
-		if n.Taken <= all[0].Taken-replay {
+		if early(n) && continued(n) && n.Taken <= all[0].Taken-replay {
 			r.candidates = append(r.candidates, n)
 		}
 	}
-	if len(r.candidates) == 0 && first > 0 {
-		// The log has lost its beginning: the oldest state that the log continues is better than none.
-		for _, n := range slices.Backward(all) {
-			if n.Offset+1 >= first {
-				r.candidates = append(r.candidates, n)
-				break
-			}
+	if len(r.candidates) > 0 || first <= 0 {
+		return r, err
+	}
+	// The log has lost its beginning: the oldest state that it continues is better than none, and that better than one with a hole.
+	for _, n := range slices.Backward(all) {
+		if continued(n) {
+			r.candidates = append(r.candidates, n)
+			return r, err
 		}
 	}
+	r.candidates = all
 	return r, err
+}
+
+// undisputed reports whether no snapshot of the epoch is of another fingerprint.
+func undisputed(names []SnapshotName, incarnation uint32, epoch uint16, fingerprint uint64) bool {
+	return !slices.ContainsFunc(names, func(n SnapshotName) bool {
+		return n.Incarnation == incarnation && n.Epoch == epoch && n.Fingerprint != fingerprint
+	})
+}
+
+// claimed reports whether the epoch that the shard has just begun is its own. An epoch is claimed by storing its first snapshot and
+// listing them all afterwards: of two processes that claim the same number at least one sees the other, and whoever sees another
+// takes a later number. So rows of one epoch are those of one process and its heirs. That needs a store in which a
+// stored object is listed at once, as directories, S3, Azure Blob and GCS are.
+func (s *shard) claimed(names []SnapshotName) bool {
+	return !slices.ContainsFunc(names, func(n SnapshotName) bool {
+		return n.Incarnation >= s.position.Incarnation && n.Epoch >= s.position.Epoch && n.Key != s.base
+	})
+}
+
+// shardLog is what a shard asks of the entities topic beside reading it; *Kafka in all but simulations.
+type shardLog interface {
+	ListOffsets(ctx context.Context, topic string, partition int) (first, end int64, err error)
+	verifyRecord(ctx context.Context, topic string, partition int, offset int64, hash uint64, log *slog.Logger, trouble *Trouble) (bool, error)
+}
+
+// shardStore is where a shard keeps its snapshots; *SnapshotStore in all but simulations.
+type shardStore interface {
+	List(ctx context.Context, topic string, shard uint16) ([]SnapshotName, error)
+	Read(ctx context.Context, name SnapshotName) (*Snapshot, error)
+	Write(ctx context.Context, snap *Snapshot) (size int, err error)
+	Thin(ctx context.Context, topic string, shard uint16, incarnation uint32, epoch uint16, offset int64) (newest SnapshotName, ok bool, err error)
 }
 
 // shard is one partition of the entities topic that this process owns.
@@ -154,11 +198,13 @@ type shard struct {
 	caughtUp   int64
 	began      time.Time
 
-	stored       int64 // offset of the last snapshot
+	base         string // key of the epoch's first snapshot, where this process began the epoch
+	stored       int64  // offset of the last snapshot
 	snapshotAt   time.Time
 	snapshotBuf  []byte
 	snapshotting atomic.Bool
 	writing      sync.WaitGroup
+	superseded   atomic.Bool // a later epoch was seen in the store; its rows win over this shard's
 
 	// What is told of the machine, see tell.
 	engineGauges      *engineGauges
@@ -171,6 +217,10 @@ type shard struct {
 type shards struct {
 	config    Config
 	deps      Dependencies
+	kafka     shardLog
+	store     shardStore
+	now       func() time.Time
+	plan      func(progress *sinks.Position, names []SnapshotName, incarnation uint32, fingerprint uint64, replay, first int64, floor uint16) (recovery, error)
 	sink      RowSink
 	log       *slog.Logger
 	metrics   *metrics
@@ -188,7 +238,7 @@ type shards struct {
 }
 
 func newShards(c Config, d Dependencies, log *slog.Logger, m *metrics, h *health) *shards {
-	return &shards{config: c, deps: d, log: log, metrics: m, health: h, held: map[int]*shard{}, committed: map[int]int64{}, durable: map[int]sinks.Position{},
+	return &shards{config: c, deps: d, kafka: d.Kafka, store: d.Snapshots, now: time.Now, plan: planRecovery, log: log, metrics: m, health: h, held: map[int]*shard{}, committed: map[int]int64{}, durable: map[int]sinks.Position{},
 		reports: map[int]ShardReport{}}
 }
 
@@ -322,19 +372,29 @@ func (m *shards) commit(ctx context.Context, mem member, ids []int) error {
 	return nil
 }
 
-// run recovers the shard, unless its state is in memory, and applies messages until ctx is done.
+// maxSuperseded is how often a shard begins a later epoch than a process that is no member of the group any more, in one generation. More
+// means that two processes work on the shard for good, and their epochs would overtake each other until there are no more.
+const maxSuperseded = 3
+
+// run recovers the shard and applies messages until ctx is done.
 func (s *shard) run(ctx context.Context) error {
-	m := s.shards
-	if !s.recovered {
-		s.began = time.Now()
-		if err := s.newMachine(); err != nil {
+	for n := 0; ; n++ {
+		if err := s.prepare(ctx); err != nil {
 			return err
 		}
-		if err := s.recover(ctx); err != nil {
+		if err := s.read(ctx); err != nil || !s.superseded.Load() || ctx.Err() != nil {
 			return err
 		}
-		s.recovered = true
+		if n == maxSuperseded {
+			return &StoppedError{s.shards.config.EntitiesTopic, s.id, errors.New("another process with other code, settings or catalogue works on the shard"),
+				"Processes that share shards must be members of one group; stop those that are not."}
+		}
 	}
+}
+
+// read applies messages until ctx is done or a later epoch is seen.
+func (s *shard) read(ctx context.Context) error {
+	m := s.shards
 	s.snapshotAt = time.Now().Add(m.config.SnapshotInterval * time.Duration(s.id+1) / time.Duration(m.config.Partitions))
 	reader := NewReader(m.deps.Kafka, ReaderConfig{
 		Topic: m.config.EntitiesTopic, Partition: s.id, Offset: s.next, MaxBytes: m.config.FetchBytes,
@@ -369,7 +429,73 @@ func (s *shard) run(ctx context.Context) error {
 		if moved := s.position.Offset - s.stored; moved > 0 && (moved >= m.config.SnapshotRecords || !time.Now().Before(s.snapshotAt)) {
 			s.snapshot()
 		}
+		if s.superseded.Load() {
+			return nil
+		}
 	}
+}
+
+// prepare recovers the shard, unless its state is in memory and no other process has begun a later epoch since: rows of the
+// epoch in memory would lose against those that it has written.
+func (s *shard) prepare(ctx context.Context) error {
+	if s.recovered {
+		progress, err := s.progress(ctx)
+		if err != nil {
+			return err
+		}
+		names, err := s.snapshots(ctx)
+		if err != nil {
+			return err
+		}
+		if progress != nil && later(progress.Incarnation, progress.Epoch, &s.position) || anyLater(names, &s.position) {
+			s.log.Info("another process has begun a later epoch; the state in memory is let go", "epoch", s.position.Epoch)
+			s.recovered = false
+		}
+	}
+	s.superseded.Store(false)
+	if s.recovered {
+		return nil
+	}
+	s.began = time.Now()
+	if err := s.newMachine(); err != nil {
+		return err
+	}
+	if err := s.recover(ctx); err != nil {
+		return err
+	}
+	s.recovered = true
+	return nil
+}
+
+// later reports whether an epoch comes after that of p.
+func later(incarnation uint32, epoch uint16, p *sinks.Position) bool {
+	return incarnation > p.Incarnation || incarnation == p.Incarnation && epoch > p.Epoch
+}
+
+func anyLater(names []SnapshotName, p *sinks.Position) bool {
+	return slices.ContainsFunc(names, func(n SnapshotName) bool { return later(n.Incarnation, n.Epoch, p) })
+}
+
+// snapshots lists the shard's snapshots, oldest first.
+func (s *shard) snapshots(ctx context.Context) (names []SnapshotName, err error) {
+	err = persist(ctx, s.log, s.trouble, "list snapshots", func() (err error) {
+		s.trouble.Set("waiting for the store of snapshots")
+		names, err = s.shards.store.List(ctx, s.shards.config.EntitiesTopic, uint16(s.id))
+		return err
+	})
+	return names, err
+}
+
+// progress reads how far the shard's rows are stored, nil for not at all.
+func (s *shard) progress(ctx context.Context) (progress *sinks.Position, err error) {
+	err = persist(ctx, s.log, s.trouble, "read how far the rows are stored", func() error {
+		all, err := s.shards.deps.Progress(ctx)
+		if p, ok := all[uint16(s.id)]; ok {
+			progress = &p
+		}
+		return err
+	})
+	return progress, err
 }
 
 // newMachine begins with a machine without history.
@@ -537,7 +663,7 @@ func (s *shard) snapshotOf() *Snapshot {
 	s.snapshotBuf = s.machine.AppendSnapshot(s.snapshotBuf[:0])
 	return &Snapshot{
 		Topic: c.EntitiesTopic, Partitions: uint32(c.Partitions), Shard: uint16(s.id), Incarnation: s.position.Incarnation, Epoch: s.position.Epoch,
-		Fingerprint: s.position.Fingerprint, Offset: s.position.Offset, Hash: s.position.Hash, Taken: time.Now().UnixMilli(), State: s.snapshotBuf,
+		Fingerprint: s.position.Fingerprint, Offset: s.position.Offset, Hash: s.position.Hash, Taken: s.shards.now().UnixMilli(), State: s.snapshotBuf,
 	}
 }
 
@@ -566,7 +692,7 @@ func (s *shard) snapshot() {
 func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 	m := s.shards
 	start := time.Now()
-	size, err := m.deps.Snapshots.Write(ctx, snap)
+	size, err := m.store.Write(ctx, snap)
 	if err != nil {
 		m.metrics.snapshots.WithLabelValues("failed").Inc()
 		return err
@@ -575,8 +701,17 @@ func (s *shard) store(ctx context.Context, snap *Snapshot) error {
 	m.metrics.snapshots.WithLabelValues("stored").Inc()
 	m.metrics.snapshotBytes.Observe(float64(size))
 	m.metrics.snapshotTime.Observe(time.Since(start).Seconds())
+	// A process whose membership had ended may have begun a later epoch after this one looked. What is kept is its concern then.
+	names, err := m.store.List(ctx, m.config.EntitiesTopic, uint16(s.id))
+	if err != nil {
+		return err
+	}
+	if anyLater(names, &sinks.Position{Incarnation: snap.Incarnation, Epoch: snap.Epoch}) {
+		s.superseded.Store(true)
+		return nil
+	}
 	if p, ok := m.durableAt(s.id); ok {
-		newest, ok, err := m.deps.Snapshots.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
+		newest, ok, err := m.store.Thin(ctx, m.config.EntitiesTopic, uint16(s.id), p.Incarnation, p.Epoch, p.Offset)
 		if ok {
 			s.gauges.snapshot(newest.Offset, newest.Taken)
 		}
@@ -602,27 +737,17 @@ func (s *shard) finish(ctx context.Context) {
 func (s *shard) recover(ctx context.Context) error {
 	m := s.shards
 	topic := m.config.EntitiesTopic
-	var progress *sinks.Position
-	var names []SnapshotName
 	var first, end int64
-	if err := persist(ctx, s.log, s.trouble, "read how far the rows are stored", func() error {
-		all, err := m.deps.Progress(ctx)
-		if p, ok := all[uint16(s.id)]; ok {
-			progress = &p
-		}
-		return err
-	}); err != nil {
+	progress, err := s.progress(ctx)
+	if err != nil {
 		return err
 	}
-	if err := persist(ctx, s.log, s.trouble, "list snapshots", func() (err error) {
-		s.trouble.Set("waiting for the store of snapshots")
-		names, err = m.deps.Snapshots.List(ctx, topic, uint16(s.id))
-		return err
-	}); err != nil {
+	names, err := s.snapshots(ctx)
+	if err != nil {
 		return err
 	}
 	if err := persist(ctx, s.log, s.trouble, "read the offsets of "+topic, func() (err error) {
-		first, end, err = m.deps.Kafka.ListOffsets(ctx, topic, s.id)
+		first, end, err = m.kafka.ListOffsets(ctx, topic, s.id)
 		return err
 	}); err != nil {
 		return err
@@ -653,7 +778,7 @@ func (s *shard) recover(ctx context.Context) error {
 		if progress.Offset >= end {
 			return s.stopped(&LogEndError{topic, s.id, progress.Offset + 1, first, end})
 		}
-		known, err := m.deps.Kafka.verifyRecord(ctx, topic, s.id, progress.Offset, progress.Hash, s.log, s.trouble)
+		known, err := m.kafka.verifyRecord(ctx, topic, s.id, progress.Offset, progress.Hash, s.log, s.trouble)
 		if err != nil {
 			if ctx.Err() != nil {
 				return err
@@ -664,7 +789,7 @@ func (s *shard) recover(ctx context.Context) error {
 			s.log.Info("the last message applied has expired and cannot be compared", "offset", progress.Offset)
 		}
 		m.mu.Lock()
-		if _, ok := m.durable[s.id]; !ok {
+		if p, ok := m.durable[s.id]; !ok || detectors.Revision(p.Epoch, p.Offset) < detectors.Revision(progress.Epoch, progress.Offset) {
 			m.durable[s.id] = *progress
 		}
 		m.mu.Unlock()
@@ -687,7 +812,7 @@ func (s *shard) recover(ctx context.Context) error {
 		floor = max(floor, n.Epoch)
 	}
 	for {
-		plan, err := planRecovery(progress, names, incarnation, fingerprint, m.config.ReplayOnChange.Milliseconds(), first, floor)
+		plan, err := m.plan(progress, names, incarnation, fingerprint, m.config.ReplayOnChange.Milliseconds(), first, floor)
 		if err != nil {
 			return &StoppedError{topic, s.id, err, ""}
 		}
@@ -700,7 +825,17 @@ func (s *shard) recover(ctx context.Context) error {
 			names = slices.DeleteFunc(names, func(n SnapshotName) bool { return n.Epoch == plan.epoch })
 			continue
 		}
-		return s.begin(ctx, plan, snap, unreadable, first)
+		if err := s.begin(ctx, plan, snap, unreadable, first); err != nil || !plan.base {
+			return err
+		}
+		if names, err = s.snapshots(ctx); err != nil || s.claimed(names) {
+			return err
+		}
+		s.log.Warn("another process has begun an epoch at the same time; a later one is taken", "epoch", plan.epoch)
+		floor = plan.epoch + 1
+		if err := s.newMachine(); err != nil {
+			return err
+		}
 	}
 }
 
@@ -711,7 +846,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 		var useless error
 		if err := persist(ctx, s.log, s.trouble, "read snapshot "+name.Key, func() (err error) {
 			s.trouble.Set("waiting for the store of snapshots")
-			snap, err = m.deps.Snapshots.Read(ctx, name)
+			snap, err = m.store.Read(ctx, name)
 			if errors.Is(err, ErrSnapshotCorrupt) || errors.Is(err, ErrSnapshotVersion) || errors.Is(err, ErrSnapshotGone) {
 				useless, err = err, nil
 			}
@@ -723,7 +858,7 @@ func (s *shard) load(ctx context.Context, plan recovery, first int64) (snap *Sna
 			return nil, unreadable, &StoppedError{m.config.EntitiesTopic, s.id, &PartitionCountError{m.config.EntitiesTopic, int(snap.Partitions), m.config.Partitions}, "The snapshots were made for the other number."}
 		}
 		if useless == nil && !plan.carried && snap.Offset >= first && snap.Hash != 0 {
-			if _, err = m.deps.Kafka.verifyRecord(ctx, m.config.EntitiesTopic, s.id, snap.Offset, snap.Hash, s.log, s.trouble); err != nil {
+			if _, err = m.kafka.verifyRecord(ctx, m.config.EntitiesTopic, s.id, snap.Offset, snap.Hash, s.log, s.trouble); err != nil {
 				if ctx.Err() != nil {
 					return nil, unreadable, err
 				}
@@ -784,6 +919,7 @@ func (s *shard) begin(ctx context.Context, plan recovery, snap *Snapshot, unread
 	s.replaying = s.next < s.emitFrom
 	if plan.base {
 		base := s.snapshotOf()
+		s.base = base.key()
 		if err := persist(ctx, s.log, s.trouble, fmt.Sprintf("store the first snapshot of epoch %d", plan.epoch), func() error {
 			ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 			defer cancel()

@@ -419,7 +419,7 @@ func (s *SnapshotStore) Thin(ctx context.Context, topic string, shard uint16, in
 		if err := s.within(ctx, func(context.Context) error {
 			return removeHalves(filepath.Join(s.dir, filepath.FromSlash(snapshotPrefix(topic, shard))))
 		}); err != nil {
-			return fmt.Errorf("remove what a killed process left of snapshots of shard %d: %w", shard, err)
+			return newest, ok, fmt.Errorf("remove what a killed process left of snapshots of shard %d: %w", shard, err)
 		}
 	}
 	keep := thin(names, incarnation, epoch, offset)

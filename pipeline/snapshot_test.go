@@ -241,9 +241,9 @@ func TestPlanRecovery(t *testing.T) {
 		first       int64
 		want        string
 	}{
-		{"first start", nil, nil, 1, fp, 0, "epoch 1 from state []"},
+		{"first start", nil, nil, 1, fp, 0, "epoch 1 from state base []"},
 		{"tables lost", nil, old, 1, fp, 0, "epoch 1 from state []"},
-		{"tables lost, other code", nil, old, 1, other, 0, "epoch 2 from state []"},
+		{"tables lost, other code", nil, old, 1, other, 0, "epoch 2 from state base []"},
 		{"restart", position(1, 1, fp, 100), old, 1, fp, 0, "epoch 1 after 100 [1/1/11/90 1/1/11/50 1/1/11/10]"},
 		{"restart at a snapshot", position(1, 1, fp, 120), old, 1, fp, 0, "epoch 1 after 120 [1/1/11/120 1/1/11/90 1/1/11/50 1/1/11/10]"},
 		{"tables restored from a backup", position(1, 1, fp, 40), old, 1, fp, 0, "epoch 1 after 40 [1/1/11/10]"},
@@ -253,7 +253,11 @@ func TestPlanRecovery(t *testing.T) {
 		{"other code, no old snapshot, log trimmed", position(1, 1, fp, 100), old[1:], 1, other, 40, "epoch 2 from state base [1/1/11/50]"},
 		{"other code, epoch began before", position(1, 1, fp, 100), append(slices.Clone(old), name(1, 2, other, 10, 8*day), name(1, 2, other, 30, 9*day)), 1, other, 0, "epoch 2 from state [1/2/22/10]"},
 		{"other code than the epoch that began", position(1, 1, fp, 100), append(slices.Clone(old), name(1, 2, 33, 10, 8*day)), 1, other, 0, "epoch 3 from state base [1/1/11/10]"},
-		{"code put back", position(1, 1, fp, 100), append(slices.Clone(old), name(1, 2, other, 10, 8*day)), 1, fp, 0, "epoch 1 after 100 [1/1/11/90 1/1/11/50 1/1/11/10 1/2/22/10]"},
+		{"code put back", position(1, 1, fp, 100), append(slices.Clone(old), name(1, 2, other, 10, 8*day)), 1, fp, 0, "epoch 3 from state base [1/1/11/10]"},
+		{"code put back, the other's epoch began later", position(1, 1, fp, 200), append(slices.Clone(old), name(1, 2, other, 60, 8*day)), 1, fp, 0, "epoch 3 from state base [1/1/11/50 1/1/11/10]"},
+		{"an epoch of two", position(1, 1, fp, 100), append(slices.Clone(old), name(1, 2, other, 10, 8*day), name(1, 2, 33, 10, 8*day)), 1, other, 0, "epoch 3 from state base [1/1/11/10]"},
+		{"tables set back, the epoch's first snapshot is gone", position(1, 1, fp, 40), append(slices.Clone(old), name(1, 2, other, 60, 8*day)), 1, other, 0, "epoch 3 from state base []"},
+		{"other code, the log has lost what the oldest needs", position(1, 1, fp, 125), old, 1, other, 40, "epoch 2 from state base [1/1/11/50]"},
 		{"new incarnation", position(1, 1, fp, 100), old, 2, fp, 0, "epoch 2 from state base carried [1/1/11/90 1/1/11/50 1/1/11/10]"},
 		{"new incarnation, began before", position(1, 1, fp, 100), append(slices.Clone(old), name(2, 2, fp, -1, 8*day)), 2, fp, 0, "epoch 2 from state [2/2/11/-1]"},
 	} {
