@@ -51,9 +51,9 @@ func (g *gatedBucket) ErrorCode(err error) gcerrors.ErrorCode { return gcerrors.
 func (g *gatedBucket) ErrorAs(error, any) bool                { return false }
 func (g *gatedBucket) Close() error                           { return g.real.Close() }
 
-func (g *gatedBucket) Delete(ctx context.Context, key string, opts *driver.DeleteOptions) error {
+func (g *gatedBucket) Delete(ctx context.Context, key string, _ *driver.DeleteOptions) error {
 	g.pass()
-	return g.real.Delete(ctx, key, opts)
+	return g.real.Delete(ctx, key)
 }
 
 func (g *gatedBucket) ListPaged(ctx context.Context, o *driver.ListOptions) (*driver.ListPage, error) {
