@@ -3,6 +3,7 @@ package sinks_test
 import (
 	"math/rand/v2"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,7 +56,11 @@ func slowProxy(t *testing.T, target string, slow *atomic.Bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
 	serve := func(client net.Conn) {
 		defer client.Close()
 		server, err := net.Dial("tcp", target)
@@ -63,7 +68,7 @@ func slowProxy(t *testing.T, target string, slow *atomic.Bool) string {
 			return
 		}
 		var asked atomic.Int64
-		go func() {
+		serving.Go(func() {
 			// What the client has asked is done to its end, as behind a slow network; the embedded engine aborts when the connection
 			// of a query is cut.
 			defer func() {
@@ -78,7 +83,7 @@ func slowProxy(t *testing.T, target string, slow *atomic.Bool) string {
 					return
 				}
 			}
-		}()
+		})
 		buffer := make([]byte, 64<<10)
 		gone := false
 		for {
@@ -96,14 +101,14 @@ func slowProxy(t *testing.T, target string, slow *atomic.Bool) string {
 			}
 		}
 	}
-	go func() {
+	serving.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go serve(c)
+			serving.Go(func() { serve(c) })
 		}
-	}()
+	})
 	return l.Addr().String()
 }
