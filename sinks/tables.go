@@ -138,7 +138,7 @@ func refusedRow(topic, table string, shard uint16, revision uint64, receivedMS i
 	}
 	return QuarantinedRecord{
 		Source:       Source{Topic: topic, Partition: int32(shard), Offset: int64(revision & revisionOffsetMask)},
-		Stage:        "sink " + table,
+		Stage:        SinkStage(table),
 		ReceivedTime: receivedMS,
 		Reason:       "row refused by ClickHouse",
 		Bytes:        b,
@@ -534,7 +534,7 @@ func (t *rawTable) put(q *RawRecord) {
 }
 
 func (t *rawTable) quarantined(row int, _ string) QuarantinedRecord {
-	return QuarantinedRecord{Source: t.source.at(row), Stage: "sink " + t.table, ReceivedTime: t.receivedTime.ColInt64[row],
+	return QuarantinedRecord{Source: t.source.at(row), Stage: SinkStage(t.table), ReceivedTime: t.receivedTime.ColInt64[row],
 		Reason: "row refused by ClickHouse", Bytes: []byte(t.raw.at(row))}
 }
 
