@@ -134,7 +134,7 @@ func (w *verifyWorld) messages(records int) [][]byte {
 	for n := 0; n < records; {
 		message, count := w.traffic.Next()
 		values = append(values, bytes.Clone(message))
-		if len(values)%20 == 0 {
+		if len(values)%20 == 1 {
 			values = append(values, []byte(`{"records":[{"category":"SignInLogs","properties":{"id":`+fmt.Sprint(n)+`,}},{"category":"AuditLogs","operationName":"Add user"}]}`))
 		}
 		n += count
