@@ -127,7 +127,7 @@ const (
 
 // Verify folds the logs and the tables, shard by shard and hour by hour, and names every hour with a lost, repeated or altered
 // message or row. The pipeline may run meanwhile: what is on its way is not judged. An error means that the comparison was not
-// finished; what it found is in the report.
+// finished.
 func Verify(ctx context.Context, c Config, d VerifyDependencies, o VerifyOptions) (*VerifyReport, error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {

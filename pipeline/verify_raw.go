@@ -437,7 +437,7 @@ func (c *rawComparison) compareEntities(ctx context.Context, want, got map[entit
 		hash uint64
 		hour int32
 	}
-	wanted, found := map[place]content{}, map[place]content{}
+	wanted, found, places := map[place]content{}, map[place]content{}, map[string][]place{}
 	if err := c.scanRaw(ctx, nil, rawHandler{message: func(shard int, m *schemas.EntityMessage, value []byte) {
 		if hour := hourOf(m.ReceivedMs); bad[entityHour{shard, hour}] {
 			wanted[place{shard, identityOf(m.Source)}] = content{xxhash.Sum64(value), hour}
@@ -448,12 +448,14 @@ func (c *rawComparison) compareEntities(ctx context.Context, want, got map[entit
 	if err := c.scanEntities(ctx, func(shard int, m *schemas.EntityMessage, value []byte, repeat bool) {
 		r, id := c.ranges[sourcePartition{m.Source.Topic, m.Source.Partition}], identityOf(m.Source)
 		if hour := hourOf(m.ReceivedMs); r != nil && !repeat && r.contains(id.offset) && !c.refused[id] && bad[entityHour{shard, hour}] {
+			if _, twice := found[place{shard, id}]; twice {
+				places[Repeated] = append(places[Repeated], place{shard, id})
+			}
 			found[place{shard, id}] = content{xxhash.Sum64(value), hour}
 		}
 	}); err != nil {
 		return err
 	}
-	places := map[string][]place{}
 	for p, w := range wanted {
 		g, ok := found[p]
 		switch {
@@ -469,6 +471,10 @@ func (c *rawComparison) compareEntities(ctx context.Context, want, got map[entit
 		if _, ok := wanted[p]; !ok {
 			places[Repeated] = append(places[Repeated], p)
 		}
+	}
+	if len(places) == 0 {
+		// The sums differed, so there must be something.
+		return fmt.Errorf("%d hours of the entities topic differed and did not when they were read again: %w", len(bad), errAgain)
 	}
 	for kind, list := range places {
 		slices.SortFunc(list, func(a, b place) int {

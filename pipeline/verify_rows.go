@@ -69,7 +69,7 @@ type shardComparison struct {
 	// missing are keys of which no row is stored, stale those of which only an older one is.
 	missing, stale [sinks.Relations]map[uint64]missingRow
 	// aside are the offsets of messages of which ClickHouse refused rows, by the table they were for.
-	aside [sinks.Relations]map[int64]bool
+	aside map[string]map[int64]bool
 	// exactFrom is the first offset whose rows are compared to the last byte, in the stored position's epoch.
 	exactFrom int64
 	undecoded []int64
@@ -202,25 +202,13 @@ func (c *shardComparison) read(ctx context.Context) (newest uint64, err error) {
 		}
 		c.missing[r], c.stale[r] = map[uint64]missingRow{}, map[uint64]missingRow{}
 	}
-	for r := range sinks.Relations {
-		if r.Source() != r {
-			continue
+	c.aside = map[string]map[int64]bool{}
+	return newest, c.deps.Tables.Refused(ctx, c.config.EntitiesTopic, uint16(c.shard), func(table string, offset int64) {
+		if c.aside[table] == nil {
+			c.aside[table] = map[int64]bool{}
 		}
-		aside := map[int64]bool{}
-		if err := c.deps.Tables.Quarantined(ctx, sinks.SinkStage(r.String()), c.config.EntitiesTopic, func(s sinks.Source) {
-			if s.Partition == int32(c.shard) {
-				aside[s.Offset] = true
-			}
-		}); err != nil {
-			return 0, err
-		}
-		for fed := range sinks.Relations {
-			if fed.Source() == r {
-				c.aside[fed] = aside
-			}
-		}
-	}
-	return newest, nil
+		c.aside[table][offset] = true
+	})
 }
 
 // beginning finds the state with which the epoch's rows can be made again: its oldest snapshot, or none where the epoch is the
@@ -348,7 +336,7 @@ func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to
 }
 
 func (c *shardComparison) setAside(r sinks.Relation, revision uint64) bool {
-	return c.aside[r][offsetOf(revision)]
+	return c.aside[r.Source().String()][offsetOf(revision)]
 }
 
 // offsetOf is the offset in the entities topic of a revision, see detectors.Revision.

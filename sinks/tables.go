@@ -139,7 +139,7 @@ func refusedRow(topic, table string, shard uint16, revision, key uint64, receive
 	}
 	return QuarantinedRecord{
 		Source:       Source{Topic: topic, Partition: int32(shard), Offset: int64(revision & revisionOffsetMask), Index: uint32(key)},
-		Stage:        StageSink + table,
+		Stage:        SinkStage(table),
 		ReceivedTime: receivedMS,
 		Reason:       "row refused by ClickHouse",
 		Bytes:        b,
@@ -544,7 +544,7 @@ func (t *rawTable) put(q *RawRecord) {
 }
 
 func (t *rawTable) quarantined(row int, _ string) QuarantinedRecord {
-	return QuarantinedRecord{Source: t.source.at(row), Stage: StageSink + t.table, ReceivedTime: t.receivedTime.ColInt64[row],
+	return QuarantinedRecord{Source: t.source.at(row), Stage: SinkStage(t.table), ReceivedTime: t.receivedTime.ColInt64[row],
 		Reason: "row refused by ClickHouse", Bytes: []byte(t.raw.at(row))}
 }
 

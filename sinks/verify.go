@@ -557,7 +557,22 @@ func (v VerifyReader) Quarantined(ctx context.Context, stage, topic string, each
 }
 
 // SinkStage is the stage in quarantine of rows that ClickHouse refused for a table.
-func SinkStage(table string) string { return "sink " + table }
+func SinkStage(table string) string { return StageSink + table }
+
+// Refused calls each for the rows of a shard that ClickHouse refused, by table and offset of the message in the entities topic.
+func (v VerifyReader) Refused(ctx context.Context, topic string, shard uint16, each func(table string, offset int64)) error {
+	return v.query(ctx, "read refused rows in "+v.table(QuarantineTable), "SELECT toString(stage), source_offset FROM "+v.table(QuarantineTable)+
+		" FINAL WHERE source_topic = {topic:String} AND source_partition = {shard:Int32} AND startsWith(stage, '"+StageSink+"')",
+		[]any{clickhouse.Named("topic", topic), clickhouse.Named("shard", int32(shard))}, func(rows driver.Rows) error {
+			var stage string
+			var offset int64
+			if err := rows.Scan(&stage, &offset); err != nil {
+				return err
+			}
+			each(strings.TrimPrefix(stage, StageSink), offset)
+			return nil
+		})
+}
 
 // Progress is ReadProgress.
 func (v VerifyReader) Progress(ctx context.Context, topic string) (map[uint16]Position, error) {

@@ -134,7 +134,7 @@ func (w *verifyWorld) messages(records int) [][]byte {
 	for n := 0; n < records; {
 		message, count := w.traffic.Next()
 		values = append(values, bytes.Clone(message))
-		if len(values)%20 == 0 {
+		if len(values)%20 == 1 {
 			values = append(values, []byte(`{"records":[{"category":"SignInLogs","properties":{"id":`+fmt.Sprint(n)+`,}},{"category":"AuditLogs","operationName":"Add user"}]}`))
 		}
 		n += count
@@ -247,53 +247,63 @@ func TestVerifyTables(t *testing.T) {
 		name       string
 		statements []string
 		want       []finding
+		args       []string
 	}
+	retained := func(table string) string {
+		return "ALTER TABLE {db}." + table + " MODIFY TTL toDate(event_time) + toIntervalDay(1) SETTINGS materialize_ttl_after_modify = 0"
+	}
+	before := w.value("SELECT formatDateTime(toStartOfHour(event_time), '%FT%TZ') FROM diagnoses FINAL" + ofID)
 	one := func(kind, in, example string) []finding { return []finding{{kind, in, 1, example}} }
 	tests := []test{
-		{"nothing", nil, nil},
-		{"a diagnosis deleted", []string{"ALTER TABLE {db}.diagnoses DELETE" + ofID + now}, one("lost", "diagnoses", id)},
-		{"a diagnosis deleted lightly", []string{"DELETE FROM {db}.diagnoses" + ofID}, one("lost", "diagnoses", id)},
-		{"a diagnosis under another request id", []string{again("diagnoses", "'another' AS request_id", ofID)}, one("repeated", "diagnoses", "another")},
-		{"a diagnosis at another time", []string{"DELETE FROM {db}.diagnoses" + ofID,
-			"INSERT INTO {db}.diagnoses SELECT * REPLACE(addHours(event_time, 30) AS event_time) FROM " + from + ".diagnoses FINAL" + ofID}, one("altered", "diagnoses", id)},
-		{"a diagnosis in another shard", []string{"ALTER TABLE {db}.diagnoses UPDATE shard = (shard + 1) % 4" + ofID + now}, one("repeated", "diagnoses", id)},
-		{"a diagnosis in no shard", []string{again("diagnoses", "'another' AS request_id, 77 AS shard", ofID)},
-			one("repeated", "diagnoses", "")},
-		{"a severity altered", []string{"ALTER TABLE {db}.diagnoses UPDATE severity = 'odd'" + ofID + now}, one("altered", "diagnoses", id)},
-		{"evidence altered", []string{"ALTER TABLE {db}.diagnoses UPDATE evidence = concat(evidence, ' ')" + ofID + now}, one("altered", "diagnoses", id)},
-		{"a summary altered", []string{"ALTER TABLE {db}.diagnoses UPDATE summary = ''" + ofID + now}, one("altered", "diagnoses", id)},
-		{"a newer revision than any", []string{again("diagnoses", "revision + 1 AS revision", ofID)}, one("altered", "diagnoses", id)},
-		{"an older revision only", []string{"DELETE FROM {db}.diagnoses" + ofID,
-			"INSERT INTO {db}.diagnoses SELECT * REPLACE(bitShiftLeft(toUInt64(1), 48) - 1 AS revision) FROM " + from + ".diagnoses FINAL" + ofID}, one("lost", "diagnoses", id)},
-		{"a revision of an epoch to come", []string{again("diagnoses", "bitShiftLeft(toUInt64(2), 48) AS revision", ofID)}, one("unchecked", "entities topic", "")},
-		{"a user's row deleted", []string{"DELETE FROM {db}.diagnoses_by_user" + ofID}, one("lost", "diagnoses_by_user", id)},
-		{"a user's row under another name", []string{again("diagnoses_by_user", "'someone@else.example' AS user", ofID)}, one("repeated", "diagnoses_by_user", "someone@else.example")},
-		{"a user's row at another time", []string{again("diagnoses_by_user", "addSeconds(event_time, 1) AS event_time", ofID)}, one("repeated", "diagnoses_by_user", id)},
-		{"a user's row altered", []string{"ALTER TABLE {db}.diagnoses_by_user UPDATE outcome = 'odd'" + ofID + now}, one("altered", "diagnoses_by_user", id)},
-		{"a request id deleted", []string{"DELETE FROM {db}.request_ids" + ofID}, one("lost", "request_ids", id)},
-		{"a request id with another correlation id", []string{again("request_ids", "'another' AS correlation_id", ofID)}, one("repeated", "request_ids", "another")},
-		{"a request id at another time", []string{"DELETE FROM {db}.request_ids" + ofID,
-			"INSERT INTO {db}.request_ids SELECT * REPLACE(addMicroseconds(event_time, 1) AS event_time) FROM " + from + ".request_ids FINAL" + ofID}, one("altered", "request_ids", id)},
-		{"an incident deleted", []string{"ALTER TABLE {db}.incidents DELETE" + ofIncident + now}, one("lost", "incidents", incident)},
-		{"an incident under another id", []string{again("incidents", "'another' AS incident_id", ofIncident)}, one("repeated", "incidents", "another")},
-		{"an incident's counts altered", []string{"ALTER TABLE {db}.incidents UPDATE counts = mapApply((k, v) -> (k, v + 1), counts)" + ofIncident + now}, one("altered", "incidents", incident)},
-		{"an incident's users altered", []string{"ALTER TABLE {db}.incidents UPDATE users = arrayPushBack(users, 'x')" + ofIncident + now}, one("altered", "incidents", incident)},
-		{"a member deleted", []string{"DELETE FROM {db}.incident_members" + ofMember}, one("lost", "incident_members", member)},
-		{"a member under another id", []string{again("incident_members", "'another' AS request_id", ofMember)}, one("repeated", "incident_members", "another")},
-		{"a member of another incident", []string{again("incident_members_by_incident", "'another' AS incident_id", ofMember)}, one("repeated", "incident_members_by_incident", "another")},
-		{"a member by incident deleted", []string{"DELETE FROM {db}.incident_members_by_incident" + ofMember}, one("lost", "incident_members_by_incident", member)},
-		{"a record as received deleted", []string{"DELETE FROM {db}.raw_records" + ofID + " AND source_offset = (SELECT min(source_offset) FROM {db}.raw_records" + ofID + ")"}, one("lost", "raw_records", "offset")},
-		{"a record as received altered", []string{"ALTER TABLE {db}.raw_records UPDATE raw = concat(raw, ' ') WHERE (source_partition, source_offset, source_index) = (SELECT source_partition, source_offset, source_index FROM {db}.raw_records" + ofID + " LIMIT 1)" + now},
-			one("altered", "raw_records", "offset")},
-		{"a record as received twice", []string{again("raw_records", "toUInt32(1000) AS source_index", ofID)}, one("repeated", "raw_records", "index 1000")},
-		{"a record as received under two ids", []string{again("raw_records", "'another' AS request_id", ofID)}, one("repeated", "raw_records", "offset")},
-		{"a broken record deleted", []string{"DELETE FROM {db}.quarantine WHERE (source_partition, source_offset) = (SELECT source_partition, source_offset FROM {db}.quarantine LIMIT 1)"}, one("lost", "quarantine", "offset")},
-		{"a broken record altered", []string{"ALTER TABLE {db}.quarantine UPDATE bytes = 'x' WHERE (source_partition, source_offset) = (SELECT source_partition, source_offset FROM {db}.quarantine LIMIT 1)" + now}, one("altered", "quarantine", "offset")},
-		{"all diagnoses lost", []string{"TRUNCATE TABLE {db}.diagnoses"}, []finding{{"lost", "diagnoses", stageOf(r, "diagnoses").Exact, ""}}},
-		{"a diagnosis in quarantine", []string{
+		{name: "nothing"},
+		{name: "a diagnosis deleted", statements: []string{"ALTER TABLE {db}.diagnoses DELETE" + ofID + now}, want: one("lost", "diagnoses", id)},
+		{name: "a diagnosis deleted lightly", statements: []string{"DELETE FROM {db}.diagnoses" + ofID}, want: one("lost", "diagnoses", id)},
+		{name: "a diagnosis under another request id", statements: []string{again("diagnoses", "'another' AS request_id", ofID)}, want: one("repeated", "diagnoses", "another")},
+		{name: "a diagnosis at another time", statements: []string{"DELETE FROM {db}.diagnoses" + ofID,
+			"INSERT INTO {db}.diagnoses SELECT * REPLACE(addHours(event_time, 30) AS event_time) FROM " + from + ".diagnoses FINAL" + ofID}, want: one("altered", "diagnoses", id)},
+		{name: "a diagnosis in another shard", statements: []string{"ALTER TABLE {db}.diagnoses UPDATE shard = (shard + 1) % 4" + ofID + now}, want: one("repeated", "diagnoses", id)},
+		{name: "a diagnosis in no shard", statements: []string{again("diagnoses", "'another' AS request_id, 77 AS shard", ofID)},
+			want: one("repeated", "diagnoses", "")},
+		{name: "a severity altered", statements: []string{"ALTER TABLE {db}.diagnoses UPDATE severity = 'odd'" + ofID + now}, want: one("altered", "diagnoses", id)},
+		{name: "evidence altered", statements: []string{"ALTER TABLE {db}.diagnoses UPDATE evidence = concat(evidence, ' ')" + ofID + now}, want: one("altered", "diagnoses", id)},
+		{name: "a summary altered", statements: []string{"ALTER TABLE {db}.diagnoses UPDATE summary = ''" + ofID + now}, want: one("altered", "diagnoses", id)},
+		{name: "a newer revision than any", statements: []string{again("diagnoses", "revision + 1 AS revision", ofID)}, want: one("altered", "diagnoses", id)},
+		{name: "an older revision only", statements: []string{"DELETE FROM {db}.diagnoses" + ofID,
+			"INSERT INTO {db}.diagnoses SELECT * REPLACE(bitShiftLeft(toUInt64(1), 48) - 1 AS revision) FROM " + from + ".diagnoses FINAL" + ofID}, want: one("lost", "diagnoses", id)},
+		{name: "a revision of an epoch to come", statements: []string{again("diagnoses", "bitShiftLeft(toUInt64(2), 48) AS revision", ofID)}, want: one("unchecked", "entities topic", "")},
+		{name: "a user's row deleted", statements: []string{"DELETE FROM {db}.diagnoses_by_user" + ofID}, want: one("lost", "diagnoses_by_user", id)},
+		{name: "a user's row under another name", statements: []string{again("diagnoses_by_user", "'someone@else.example' AS user", ofID)}, want: one("repeated", "diagnoses_by_user", "someone@else.example")},
+		{name: "a user's row at another time", statements: []string{again("diagnoses_by_user", "addSeconds(event_time, 1) AS event_time", ofID)}, want: one("repeated", "diagnoses_by_user", id)},
+		{name: "a user's row altered", statements: []string{"ALTER TABLE {db}.diagnoses_by_user UPDATE outcome = 'odd'" + ofID + now}, want: one("altered", "diagnoses_by_user", id)},
+		{name: "a request id deleted", statements: []string{"DELETE FROM {db}.request_ids" + ofID}, want: one("lost", "request_ids", id)},
+		{name: "a request id with another correlation id", statements: []string{again("request_ids", "'another' AS correlation_id", ofID)}, want: one("repeated", "request_ids", "another")},
+		{name: "a request id at another time", statements: []string{"DELETE FROM {db}.request_ids" + ofID,
+			"INSERT INTO {db}.request_ids SELECT * REPLACE(addMicroseconds(event_time, 1) AS event_time) FROM " + from + ".request_ids FINAL" + ofID}, want: one("altered", "request_ids", id)},
+		{name: "an incident deleted", statements: []string{"ALTER TABLE {db}.incidents DELETE" + ofIncident + now}, want: one("lost", "incidents", incident)},
+		{name: "an incident under another id", statements: []string{again("incidents", "'another' AS incident_id", ofIncident)}, want: one("repeated", "incidents", "another")},
+		{name: "an incident's counts altered", statements: []string{"ALTER TABLE {db}.incidents UPDATE counts = mapApply((k, v) -> (k, v + 1), counts)" + ofIncident + now}, want: one("altered", "incidents", incident)},
+		{name: "an incident's users altered", statements: []string{"ALTER TABLE {db}.incidents UPDATE users = arrayPushBack(users, 'x')" + ofIncident + now}, want: one("altered", "incidents", incident)},
+		{name: "a member deleted", statements: []string{"DELETE FROM {db}.incident_members" + ofMember}, want: one("lost", "incident_members", member)},
+		{name: "a member under another id", statements: []string{again("incident_members", "'another' AS request_id", ofMember)}, want: one("repeated", "incident_members", "another")},
+		{name: "a member of another incident", statements: []string{again("incident_members_by_incident", "'another' AS incident_id", ofMember)}, want: one("repeated", "incident_members_by_incident", "another")},
+		{name: "a member by incident deleted", statements: []string{"DELETE FROM {db}.incident_members_by_incident" + ofMember}, want: one("lost", "incident_members_by_incident", member)},
+		{name: "a record as received deleted", statements: []string{"DELETE FROM {db}.raw_records" + ofID + " AND source_offset = (SELECT min(source_offset) FROM {db}.raw_records" + ofID + ")"}, want: one("lost", "raw_records", "offset")},
+		{name: "a record as received altered", statements: []string{"ALTER TABLE {db}.raw_records UPDATE raw = concat(raw, ' ') WHERE (source_partition, source_offset, source_index) = (SELECT source_partition, source_offset, source_index FROM {db}.raw_records" + ofID + " LIMIT 1)" + now},
+			want: one("altered", "raw_records", "offset")},
+		{name: "a record as received twice", statements: []string{again("raw_records", "toUInt32(1000) AS source_index", ofID)}, want: one("repeated", "raw_records", "index 1000")},
+		{name: "a record as received under two ids", statements: []string{again("raw_records", "'another' AS request_id", ofID)}, want: one("repeated", "raw_records", "offset")},
+		{name: "a broken record deleted", statements: []string{"DELETE FROM {db}.quarantine WHERE (source_partition, source_offset) = (SELECT source_partition, source_offset FROM {db}.quarantine LIMIT 1)"}, want: one("lost", "quarantine", "offset")},
+		{name: "a broken record altered", statements: []string{"ALTER TABLE {db}.quarantine UPDATE bytes = 'x' WHERE (source_partition, source_offset) = (SELECT source_partition, source_offset FROM {db}.quarantine LIMIT 1)" + now}, want: one("altered", "quarantine", "offset")},
+		{name: "all diagnoses lost", statements: []string{"TRUNCATE TABLE {db}.diagnoses"}, want: []finding{{"lost", "diagnoses", stageOf(r, "diagnoses").Exact, ""}}},
+		{name: "a diagnosis in quarantine", statements: []string{
 			"INSERT INTO {db}.quarantine (source_topic, source_partition, source_offset, stage) SELECT '" + w.config.Kafka.EntitiesTopic + "', shard, bitAnd(revision, 281474976710655), 'sink diagnoses' FROM {db}.diagnoses FINAL" + ofID,
-			"DELETE FROM {db}.diagnoses" + ofID, "DELETE FROM {db}.diagnoses_by_user" + ofID, "DELETE FROM {db}.request_ids" + ofID}, []finding{}},
+			"DELETE FROM {db}.diagnoses" + ofID, "DELETE FROM {db}.diagnoses_by_user" + ofID, "DELETE FROM {db}.request_ids" + ofID}, want: []finding{}},
 	}
+	tests = append(tests,
+		test{name: "a diagnosis deleted outside of the time asked for", statements: []string{"DELETE FROM {db}.diagnoses" + ofID}, args: []string{"--to", before}},
+		test{name: "a diagnosis deleted at the time asked for", statements: []string{"DELETE FROM {db}.diagnoses" + ofID}, want: one("lost", "diagnoses", id), args: []string{"--from", before}},
+		test{name: "a diagnosis expired", statements: []string{retained("diagnoses"), retained("diagnoses_by_user"), retained("request_ids"), "DELETE FROM {db}.diagnoses" + ofID}},
+	)
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			w := &verifyWorld{t: t, config: w.config, conn: w.conn}
@@ -316,7 +326,7 @@ func TestVerifyTables(t *testing.T) {
 				w.exact("--complete")
 				return
 			}
-			r, _ := w.verify()
+			r, _ := w.verify(test.args...)
 			w.finds(r, test.want...)
 		})
 	}
