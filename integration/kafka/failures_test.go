@@ -220,17 +220,19 @@ func TestExpiredOffsets(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	servers.Each(t, func(t *testing.T, s *servers.Set) {
 		s.Kafka.CreateTopic(t, s.RawTopic, 1)
-		s.Kafka.CreateTopic(t, s.EntitiesTopic, s.Partitions, "max.message.bytes", "6000", "retention.ms", "-1")
+		s.Kafka.CreateTopic(t, s.EntitiesTopic, s.Partitions, "max.message.bytes", "2000", "retention.ms", "-1")
 		r := start(t, s)
 		r.ready()
 		send(t, s, 0, 100)
-		var noise strings.Builder // that no compression makes small
+		var policies []string // with names that no compression makes small
 		random := rand.New(rand.NewPCG(1, 2))
-		for noise.Len() < 20_000 {
-			fmt.Fprintf(&noise, "%x", random.Uint64())
+		for range 30 {
+			policies = append(policies, fmt.Sprintf(`{"id":"%032x","displayName":"%016x%016x%016x%016x%016x","result":"failure"}`,
+				random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64()))
 		}
+		large := strings.Replace(string(record(100, "Example App")), `"status":`, `"appliedConditionalAccessPolicies":[`+strings.Join(policies, ",")+`],"status":`, 1)
 		client := s.Kafka.Client(t)
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: s.RawTopic, Value: record(100, noise.String())}).FirstErr(); err != nil {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: s.RawTopic, Value: []byte(large)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		send(t, s, 101, 200)
