@@ -68,9 +68,10 @@ type systemOptions struct {
 // openSystem connects, brings the tables up to date and wires everything; nothing runs yet. The caller closes it.
 func openSystem(ctx context.Context, c *config, log *slog.Logger, o systemOptions) (s *system, err error) {
 	s = &system{config: c, log: log, registry: prometheus.NewRegistry()}
+	opened := s // a return of nil sets s
 	defer func() {
 		if err != nil {
-			s.close()
+			opened.close()
 		}
 	}()
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
