@@ -18,9 +18,10 @@ import (
 func more(t *testing.T, s *servers.Set, count int) {
 	t.Helper()
 	conn := s.ClickHouse.Open(t)
-	before := rows(t, conn)
+	before, begun := rows(t, conn), time.Now()
 	eventually(t, fmt.Sprintf("%d rows more than %d", count, before), func() bool { return rows(t, conn) >= before+count },
 		func() string { return fmt.Sprint(rows(t, conn), " rows") })
+	t.Logf("%d more rows after %s", count, time.Since(begun).Round(time.Millisecond))
 }
 
 // coordinator returns the node that coordinates a group.
@@ -55,19 +56,19 @@ func TestBrokersOfThree(t *testing.T) {
 		leader := s.Kafka.Leader(t, s.RawTopic, 0)
 		t.Logf("kill -9 node %d, which leads %s/0", leader, s.RawTopic)
 		control(leader).Kill(t)
-		more(t, s, 300)
+		more(t, s, 100)
 		control(leader).Start(t)
 
 		stopped := (leader + 1) % 3
 		t.Logf("stop node %d", stopped)
 		control(stopped).Stop(t)
-		more(t, s, 300)
+		more(t, s, 100)
 		control(stopped).Start(t)
 
 		leads := coordinator(t, s, s.Group+".shards."+s.EntitiesTopic)
 		t.Logf("kill -9 node %d, which coordinates the shards", leads)
 		control(leads).Kill(t)
-		more(t, s, 300)
+		more(t, s, 100)
 		control(leads).Start(t)
 		r.ready()
 
