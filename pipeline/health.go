@@ -88,9 +88,6 @@ func (h *health) ready() error {
 	if h.fatal != nil {
 		return h.fatal
 	}
-	if !h.started {
-		return errors.New("starting")
-	}
 	keys := make([]partitionKey, 0, len(h.parts))
 	for k := range h.parts {
 		keys = append(keys, k)
@@ -110,6 +107,9 @@ func (h *health) ready() error {
 				reasons = append(reasons, r)
 			}
 		}
+	}
+	if !h.started {
+		reasons = append([]string{"starting"}, reasons...)
 	}
 	if len(reasons) == 0 {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -352,5 +353,33 @@ func TestTopicsThatTheBrokerDoesNotMake(t *testing.T) {
 		if err := k.CheckRetention(t.Context(), "there", 96*time.Hour, logger(t)); err != nil {
 			t.Errorf("%v: a retention that cannot be read is an error: %v", code.Message, err)
 		}
+	}
+}
+
+// TestRefusedUserIsLeftAlone: every partition has connections of its own; a password that the broker refuses is not tried by each.
+func TestRefusedUserIsLeftAlone(t *testing.T) {
+	c := broker(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "user", "password"))
+	k, err := OpenKafka(KafkaConfig{Brokers: c.ListenAddrs(), SASLMechanism: "PLAIN", Username: "user", Password: "another"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	dials, connect := 0, k.connect
+	k.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dials++
+		return connect(ctx, network, address)
+	}
+	for range 50 {
+		_, err := k.TopicPartitions(t.Context(), "t")
+		if !errors.Is(err, kafka.SASLAuthenticationFailed) || !strings.Contains(err.Error(), "SIGNINDIAG_KAFKA_SASL_PASSWORD") {
+			t.Fatalf("error %v", err)
+		}
+	}
+	if dials != 1 {
+		t.Errorf("%d connections for 50 questions within the pause, want 1", dials)
+	}
+	k.refused.Store(&refusedUser{time.Now().Add(-refusedPause), errors.New("long ago")})
+	if _, err := k.TopicPartitions(t.Context(), "t"); err == nil || dials != 2 {
+		t.Errorf("%d connections after the pause, want 2; error %v", dials, err)
 	}
 }

@@ -18,9 +18,10 @@ import (
 func more(t *testing.T, s *servers.Set, count int) {
 	t.Helper()
 	conn := s.ClickHouse.Open(t)
-	before := rows(t, conn)
+	before, begun := rows(t, conn), time.Now()
 	eventually(t, fmt.Sprintf("%d rows more than %d", count, before), func() bool { return rows(t, conn) >= before+count },
 		func() string { return fmt.Sprint(rows(t, conn), " rows") })
+	t.Logf("%d more rows after %s", count, time.Since(begun).Round(time.Millisecond))
 }
 
 // coordinator returns the node that coordinates a group.
@@ -55,19 +56,19 @@ func TestBrokersOfThree(t *testing.T) {
 		leader := s.Kafka.Leader(t, s.RawTopic, 0)
 		t.Logf("kill -9 node %d, which leads %s/0", leader, s.RawTopic)
 		control(leader).Kill(t)
-		more(t, s, 300)
+		more(t, s, 100)
 		control(leader).Start(t)
 
 		stopped := (leader + 1) % 3
 		t.Logf("stop node %d", stopped)
 		control(stopped).Stop(t)
-		more(t, s, 300)
+		more(t, s, 100)
 		control(stopped).Start(t)
 
 		leads := coordinator(t, s, s.Group+".shards."+s.EntitiesTopic)
 		t.Logf("kill -9 node %d, which coordinates the shards", leads)
 		control(leads).Kill(t)
-		more(t, s, 300)
+		more(t, s, 100)
 		control(leads).Start(t)
 		r.ready()
 
@@ -220,17 +221,19 @@ func TestExpiredOffsets(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	servers.Each(t, func(t *testing.T, s *servers.Set) {
 		s.Kafka.CreateTopic(t, s.RawTopic, 1)
-		s.Kafka.CreateTopic(t, s.EntitiesTopic, s.Partitions, "max.message.bytes", "6000", "retention.ms", "-1")
+		s.Kafka.CreateTopic(t, s.EntitiesTopic, s.Partitions, "max.message.bytes", "2000", "retention.ms", "-1")
 		r := start(t, s)
 		r.ready()
 		send(t, s, 0, 100)
-		var noise strings.Builder // that no compression makes small
+		var policies []string // with names that no compression makes small
 		random := rand.New(rand.NewPCG(1, 2))
-		for noise.Len() < 20_000 {
-			fmt.Fprintf(&noise, "%x", random.Uint64())
+		for range 30 {
+			policies = append(policies, fmt.Sprintf(`{"id":"%032x","displayName":"%016x%016x%016x%016x%016x","result":"failure"}`,
+				random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64()))
 		}
+		large := strings.Replace(string(record(100, "Example App")), `"status":`, `"appliedConditionalAccessPolicies":[`+strings.Join(policies, ",")+`],"status":`, 1)
 		client := s.Kafka.Client(t)
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: s.RawTopic, Value: record(100, noise.String())}).FirstErr(); err != nil {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: s.RawTopic, Value: []byte(large)}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		send(t, s, 101, 200)

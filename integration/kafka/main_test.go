@@ -276,10 +276,11 @@ func send(t *testing.T, s *servers.Set, from, to int) {
 	client.Close()
 }
 
-// feed writes sign-ins from the given number on, some 100 a second, until it is ended; end returns the number behind the last.
+// feed writes sign-ins from the given number on, up to 100 a second and one after the other, until it is ended; end returns the
+// number behind the last. A record that could not be written is written again, perhaps twice.
 func feed(t *testing.T, s *servers.Set, from int) (end func() int) {
 	t.Helper()
-	client := s.Kafka.Client(t, kgo.RecordPartitioner(kgo.RoundRobinPartitioner()), kgo.ProducerLinger(20*time.Millisecond))
+	client := s.Kafka.Client(t, kgo.RecordPartitioner(kgo.RoundRobinPartitioner()), kgo.ProducerLinger(0))
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	n := from
 	go func() {
@@ -294,25 +295,25 @@ func feed(t *testing.T, s *servers.Set, from int) (end func() int) {
 				return
 			case <-tick.C:
 			}
-			number := n
-			client.Produce(context.Background(), &kgo.Record{Topic: s.RawTopic, Value: record(number, "Example App")}, func(_ *kgo.Record, err error) {
-				if err != nil && t.Context().Err() == nil {
-					t.Errorf("send record %d: %v", number, err)
+			// The client takes a broker that restarts for one that expects TLS, and gives records up.
+			for client.ProduceSync(t.Context(), &kgo.Record{Topic: s.RawTopic, Value: record(n, "Example App")}).FirstErr() != nil {
+				if t.Context().Err() != nil {
+					return
 				}
-			})
+				time.Sleep(100 * time.Millisecond)
+			}
 			n++
 		}
 	}()
-	return sync.OnceValue(func() int {
+	return func() int {
 		close(stop)
-		<-stopped
-		ctx, cancel := context.WithTimeout(t.Context(), waitLong)
-		defer cancel()
-		if err := client.Flush(ctx); err != nil {
-			t.Errorf("send the rest: %v", err)
+		select {
+		case <-stopped:
+		case <-time.After(waitLong):
+			t.Fatal("the last record cannot be written")
 		}
 		return n
-	})
+	}
 }
 
 // rows counts the sign-ins that have a row.

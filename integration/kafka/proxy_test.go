@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // proxy stands between clients and one broker.
@@ -18,9 +17,6 @@ type proxy struct {
 	accepted atomic.Int64
 	// swallow is asked for every answer to a request of a client; true leaves the answer out and cuts the connection. May be nil.
 	swallow func(client string, api int16) bool
-	// idle is how long a connection may be without a byte before it is cut; 0 is for ever.
-	idle time.Duration
-	cut  atomic.Int64 // connections that were cut for being idle
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -80,21 +76,12 @@ func (p *proxy) pass(client net.Conn) {
 		p.mu.Unlock()
 	})
 	defer cut()
-	touch := func() {}
-	if p.idle > 0 {
-		timer := time.AfterFunc(p.idle, func() {
-			p.cut.Add(1)
-			cut()
-		})
-		defer timer.Stop()
-		touch = func() { timer.Reset(p.idle) }
-	}
 	if p.swallow == nil {
 		go func() {
 			defer cut()
-			pump(server, client, touch)
+			_, _ = io.Copy(server, client)
 		}()
-		pump(client, server, touch)
+		_, _ = io.Copy(client, server)
 		return
 	}
 	// Answers come in the order of their requests.
@@ -105,7 +92,7 @@ func (p *proxy) pass(client net.Conn) {
 	requests := make(chan asked, 10_000)
 	go func() {
 		defer cut()
-		frames(server, client, touch, func(frame []byte) bool {
+		frames(server, client, func(frame []byte) bool {
 			if length := int(int16(binary.BigEndian.Uint16(frame[8:]))); length >= 0 && 10+length <= len(frame) {
 				requests <- asked{string(frame[10 : 10+length]), int16(binary.BigEndian.Uint16(frame))}
 			} else {
@@ -114,26 +101,14 @@ func (p *proxy) pass(client net.Conn) {
 			return true
 		})
 	}()
-	frames(client, server, touch, func([]byte) bool {
+	frames(client, server, func([]byte) bool {
 		r := <-requests
 		return !p.swallow(r.client, r.api)
 	})
 }
 
-// pump copies until either side ends.
-func pump(to, from net.Conn, touch func()) {
-	buffer := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buffer)
-		touch()
-		if _, failed := to.Write(buffer[:n]); failed != nil || err != nil {
-			return
-		}
-	}
-}
-
 // frames copies whole messages of Kafka's protocol that pass, until either side ends or one does not.
-func frames(to, from net.Conn, touch func(), pass func(frame []byte) bool) {
+func frames(to, from net.Conn, pass func(frame []byte) bool) {
 	var head [4]byte
 	for {
 		if _, err := io.ReadFull(from, head[:]); err != nil {
@@ -143,7 +118,6 @@ func frames(to, from net.Conn, touch func(), pass func(frame []byte) bool) {
 		if _, err := io.ReadFull(from, frame); err != nil {
 			return
 		}
-		touch()
 		if !pass(frame) {
 			return
 		}

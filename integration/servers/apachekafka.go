@@ -285,11 +285,14 @@ func (n *kafkaNode) configuration(ports []int, voters []string, o KafkaOptions) 
 // java returns a command that runs a class of Kafka.
 func (n *kafkaNode) java(class string, arguments ...string) *exec.Cmd {
 	c := exec.Command(n.kafka.java, append([]string{
-		kafkaHeap, "-Xms64m", "-XX:+UseSerialGC", "-Xshare:auto", "-Dfile.encoding=UTF-8",
+		kafkaHeap, "-Xms64m", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
 		"-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS", "-cp", n.kafka.classPath, class,
 	}, arguments...)...)
 	c.Dir = n.dir
+	// Debian's OpenJDK 17.0.15 was seen to die under load at an unrelocated address (0xc456) of libjava.so, that of a call which is
+	// bound on first use; so all are bound at the start.
+	c.Env = append(os.Environ(), "LD_BIND_NOW=1")
 	c.SysProcAttr = childAttributes()
 	return c
 }
