@@ -8,13 +8,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
-
-	"github.com/ebitengine/purego"
 )
 
 const (
@@ -118,18 +114,9 @@ func runLibrary(s childSpecification, asked <-chan struct{}) error {
 			return err
 		}
 	}
-	handle, err := purego.Dlopen(s.Library, purego.RTLD_NOW|purego.RTLD_LOCAL)
-	if err != nil {
-		return fmt.Errorf("load the ClickHouse library %s: %w", s.Library, err)
+	if err := RunLibrary(s.Library, localArguments(s)...); err != nil {
+		return err
 	}
-	// query_stable_v2(int argc, char **argv) is chDB's entry to clickhouse-local
-	// (https://github.com/chdb-io/chdb, programs/local/chdb.h).
-	entry, err := purego.Dlsym(handle, "query_stable_v2")
-	if err != nil {
-		return fmt.Errorf("library %s is not a chDB of the expected kind: %w", s.Library, err)
-	}
-	runtime.LockOSThread()
-	callMain(entry, localArguments(s))
 	return errors.New("clickhouse-local returned without being asked to")
 }
 
@@ -142,21 +129,6 @@ func localArguments(s childSpecification) []string {
 			"SELECT sleepEachRow(0.25) FROM system.numbers FORMAT Null SETTINGS max_block_size = 1, max_threads = 1, " +
 			"function_sleep_max_microseconds_per_block = 0, max_execution_time = 0",
 	}
-}
-
-// callMain calls a C function of main's shape.
-func callMain(function uintptr, arguments []string) {
-	texts := make([][]byte, len(arguments))
-	argv := make([]*byte, len(arguments)+1) // C expects a null pointer at the end.
-	var pins runtime.Pinner
-	defer pins.Unpin()
-	for i, argument := range arguments {
-		texts[i] = append([]byte(argument), 0)
-		argv[i] = &texts[i][0]
-		pins.Pin(argv[i])
-	}
-	pins.Pin(&argv[0])
-	purego.SyscallN(function, uintptr(len(arguments)), uintptr(unsafe.Pointer(&argv[0])))
 }
 
 // stopLibrary cancels every query of this server, the one that keeps it serving included, and ends the

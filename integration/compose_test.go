@@ -40,7 +40,7 @@ func TestComposeFileIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatalf("docker-compose.yml is not valid: %v\n%s", err, out)
 	}
-	for _, service := range []string{"kafka", "clickhouse", "signindiag"} {
+	for _, service := range []string{"kafka", "clickhouse", "signindiag", "prometheus", "alertmanager", "grafana"} {
 		if !strings.Contains(string(out), service) {
 			t.Errorf("docker-compose.yml lacks the service %s", service)
 		}

@@ -56,6 +56,7 @@ func TestConfigurationErrorsNameVariables(t *testing.T) {
 		{"KAFKA_ENTITIES_PARTITIONS", "0", "1 to 4096"},
 		{"KAFKA_ENTITIES_PARTITIONS", "many", "SIGNINDIAG_KAFKA_ENTITIES_PARTITIONS"},
 		{"KAFKA_ENTITIES_RETENTION", "1h", "at least 96h"},
+		{"KAFKA_SESSION_TIMEOUT", "5s", "6s to 5m"},
 		{"KAFKA_ENTITIES_TOPIC", "signindiag.raw", "not among the raw topics"},
 		{"KAFKA_SASL_MECHANISM", "GSSAPI", "PLAIN"},
 		{"KAFKA_SASL_MECHANISM", "plain", "PLAIN"},

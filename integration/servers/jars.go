@@ -50,16 +50,16 @@ var findApacheKafka = sync.OnceValues(func() (*apacheKafka, error) {
 	if n, _ := strconv.Atoi(string(version[1])); n < oldestJava {
 		return nil, fmt.Errorf("%s is Java %d: Apache Kafka needs Java %d or newer", java, n, oldestJava)
 	}
-	jars, err := kafkaJars()
+	jars, err := KafkaJars()
 	if err != nil {
 		return nil, err
 	}
 	return &apacheKafka{java: java, classPath: filepath.Join(jars, "*")}, nil
 })
 
-// kafkaJars returns the directory with the jars that the pom names, in the user's cache directory. Another pom is another
+// KafkaJars returns the directory with the jars that the pom names, in the user's cache directory. Another pom is another
 // directory.
-func kafkaJars() (string, error) {
+func KafkaJars() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find the cache directory for Apache Kafka's jars: %w", err)

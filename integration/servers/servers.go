@@ -39,6 +39,8 @@ const (
 type Control struct {
 	// Stop asks the server to end and waits until it has; Kill is kill -9.
 	Stop, Kill, Start func(t testing.TB)
+	// Pause halts the server without a word to anybody, and Resume lets it go on.
+	Pause, Resume func(t testing.TB)
 	// PID is the process that serves now.
 	PID func() int
 }
@@ -196,7 +198,7 @@ func Main(m *testing.M) {
 }
 
 // Stop ends the servers that tests shared. Main calls it; only a TestMain that has more to do calls it itself, once.
-func Stop() error { return errors.Join(stopSharedKafka(), embeddedtest.Stop()) }
+func Stop() error { return errors.Join(stopSharedKafka(), stopSharedContainers(), embeddedtest.Stop()) }
 
 // Require reports whether the absence of name is a failure here rather than a reason to skip.
 func Require(name string) bool {
