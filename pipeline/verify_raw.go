@@ -339,16 +339,36 @@ func (c *rawComparison) scanRaw(ctx context.Context, only *rawRange, h rawHandle
 			if h.count != nil {
 				h.count.RawMessages++
 			}
+			values := 0
+			broken := func(q sinks.QuarantinedRecord) {
+				if h.broken == nil {
+					return
+				}
+				hash, hour := hasher.Quarantined(&q)
+				if hour >= keptQuarantine {
+					h.broken(sinks.SourceHour{Topic: r.topic.Name, Partition: int32(r.partition), Hour: hour}, q.Source, hash)
+				}
+			}
+			// As in the router, what this program's own code fails on must be in quarantine.
+			failedOn := func(index int, bytes []byte) {
+				broken(sinks.QuarantinedRecord{Source: d.source(index), Stage: sinks.StageDecode, ReceivedTime: rec.Time, Bytes: bytes})
+			}
+			defer func() {
+				if recover() != nil {
+					d.decoder = schemas.NewDecoder() // the old one is in no known state
+					failedOn(values, rec.Value)
+				}
+			}()
 			d.decode(*rec, func(index int, decoded *schemas.Decoded) {
+				values = index + 1
+				defer func() {
+					if recover() != nil {
+						failedOn(index, decoded.Raw)
+					}
+				}()
 				switch decoded.Kind {
 				case schemas.KindBroken:
-					if h.broken != nil {
-						q := d.quarantined(index, decoded)
-						hash, hour := hasher.Quarantined(&q)
-						if hour >= keptQuarantine {
-							h.broken(sinks.SourceHour{Topic: r.topic.Name, Partition: int32(r.partition), Hour: hour}, q.Source, hash)
-						}
-					}
+					broken(d.quarantined(index, decoded))
 				case schemas.KindSignIn:
 					if h.count != nil {
 						h.count.SignIns++

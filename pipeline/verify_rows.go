@@ -73,6 +73,8 @@ type shardComparison struct {
 	// exactFrom is the first offset whose rows are compared to the last byte, in the stored position's epoch.
 	exactFrom int64
 	undecoded []int64
+	// passed are the offsets that shards pass over, see Dependencies.PassedOver.
+	passed []int64
 	hasher    *sinks.RowHasher
 	wrong     map[uint64]bool // keys of diagnoses, for request_ids
 }
@@ -152,6 +154,13 @@ func (c *shardComparison) run(ctx context.Context) error {
 	}
 	c.part.counts.EntitiesWaiting += max(c.end-1-c.position.Offset, 0)
 	last = min(last, c.end-1)
+	if c.deps.PassedOver != nil {
+		passed, err := c.deps.PassedOver(ctx, c.position.Incarnation, c.position.Fingerprint)
+		if err != nil {
+			return err
+		}
+		c.passed = passed[uint16(c.shard)]
+	}
 	snap, from, ok, err := c.beginning(ctx, machine.Fingerprint())
 	if err != nil {
 		return err
@@ -238,14 +247,14 @@ func (c *shardComparison) beginning(ctx context.Context, fingerprint uint64) (sn
 }
 
 // replay applies the messages at offsets [from, to] and calls each for every one that can be decoded with its rows. It notes those
-// that cannot.
+// that cannot, and those that are passed over.
 func (c *shardComparison) replay(ctx context.Context, machine Machine, from, to int64, each func(*Record, *schemas.EntityMessage, *detectors.Rows)) error {
 	machine.SetEpoch(c.position.Epoch)
 	var m schemas.EntityMessage
 	var rows detectors.Rows
 	return c.scan(ctx, c.config.EntitiesTopic, c.shard, from, to+1, func(rec *Record) {
 		m.ResetVT()
-		if err := m.UnmarshalVTUnsafe(rec.Value); err != nil || m.Source == nil || m.SignIn == nil {
+		if err := m.UnmarshalVTUnsafe(rec.Value); err != nil || m.Source == nil || m.SignIn == nil || slices.Contains(c.passed, rec.Offset) {
 			if rec.Offset <= c.position.Offset {
 				c.undecoded = append(c.undecoded, rec.Offset)
 			}
