@@ -53,7 +53,7 @@ type Config struct {
 	// process reads all partitions by itself, without membership, and keeps its offsets under "signindiag": that is
 	// for one process (up). Offsets survive a change between the two modes when Group is "signindiag".
 	Group string
-	// SessionTimeout (45 s), HeartbeatInterval (3 s) and RebalanceTimeout (60 s) are those of the groups.
+	// SessionTimeout (30 s), HeartbeatInterval (3 s) and RebalanceTimeout (60 s) are those of the groups.
 	SessionTimeout, HeartbeatInterval, RebalanceTimeout time.Duration
 	// NoRouter and NoShards leave out a stage, for processes that do only the other.
 	NoRouter, NoShards bool
@@ -101,7 +101,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	set(&c.EntitiesRetention, 168*time.Hour)
-	set(&c.SessionTimeout, 45*time.Second)
+	set(&c.SessionTimeout, 30*time.Second)
 	set(&c.HeartbeatInterval, 3*time.Second)
 	set(&c.RebalanceTimeout, 60*time.Second)
 	set(&c.CommitInterval, time.Second)

@@ -25,11 +25,11 @@ type VerifyDependencies struct {
 	Wanted     schemas.RoleSet
 	Catalogue  *catalogue.Catalogue
 	// Renderer makes the column summary, as in sinks.Config.
-	Renderer  sinks.SummaryRenderer
-	Tables    sinks.VerifyReader
+	Renderer sinks.SummaryRenderer
+	Tables   sinks.VerifyReader
 	// PassedOver is that of the pipeline, see Dependencies.
 	PassedOver func(ctx context.Context, incarnation uint32, fingerprint uint64) (map[uint16][]int64, error)
-	Snapshots *SnapshotStore
+	Snapshots  *SnapshotStore
 	// RawRecords says that the pipeline keeps records as received.
 	RawRecords bool
 	// Logger is silent when nil.

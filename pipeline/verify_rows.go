@@ -75,8 +75,8 @@ type shardComparison struct {
 	undecoded []int64
 	// passed are the offsets that shards pass over, see Dependencies.PassedOver.
 	passed []int64
-	hasher    *sinks.RowHasher
-	wrong     map[uint64]bool // keys of diagnoses, for request_ids
+	hasher *sinks.RowHasher
+	wrong  map[uint64]bool // keys of diagnoses, for request_ids
 }
 
 func (v *verifier) verifyRows(ctx context.Context) error {

@@ -127,7 +127,7 @@ func verify(ctx context.Context, c *config, singleProcess bool, std streams, opt
 			return newEngine(cat, tenants, shard, shards)
 		},
 		Wanted: detectors.WantedRoles(), Catalogue: cat, Renderer: detectors.Renderer{Catalogue: cat},
-		Tables:     sinks.VerifyReader{Conn: conn, Database: server.Database},
+		Tables: sinks.VerifyReader{Conn: conn, Database: server.Database},
 		PassedOver: func(ctx context.Context, incarnation uint32, fingerprint uint64) (map[uint16][]int64, error) {
 			return sinks.ReadPassedOver(ctx, conn, server.Database, c.Kafka.EntitiesTopic, incarnation, fingerprint)
 		},
