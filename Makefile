@@ -10,7 +10,7 @@ export SIGNINDIAG_TEST_REQUIRE ?=
 test: ## all tests, with the race detector where a C compiler is there
 	@command -v $(GO) >/dev/null || { echo "make test needs Go 1.26 or newer on the PATH" >&2; exit 1; }
 	@race=; if [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v "$$($(GO) env CC)" >/dev/null; then race=-race; else echo "no C compiler: the tests run without the race detector"; fi; \
-	set -x; $(GO) test $$race -shuffle=on -timeout 30m $(PACKAGES)
+	set -x; $(GO) test $$race -shuffle=on -timeout 60m $(PACKAGES)
 
 .PHONY: build
 build: ## the binary ./signindiag

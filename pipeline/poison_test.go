@@ -73,7 +73,7 @@ func TestMachineFails(t *testing.T) {
 	ids := map[string]bool{}
 	for _, q := range quarantined() {
 		var msg schemas.EntityMessage
-		if err := msg.UnmarshalVT(q.Bytes); err != nil || !isPoison(&msg) || q.Reason != sinks.ReasonPanic || q.Fingerprint != 1 || !strings.Contains(q.Error, "nil map") {
+		if err := msg.UnmarshalVT(q.Bytes); err != nil || !isPoison(&msg) || q.Reason != sinks.ReasonPanic || q.Fingerprint != 1 || !strings.Contains(q.Error, "half applied") {
 			t.Errorf("quarantined %+v: %v", q, err)
 			continue
 		}
