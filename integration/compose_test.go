@@ -1,30 +1,13 @@
 package integration
 
 import (
-	"os"
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/signindiag/signindiag/integration/servers"
 )
-
-// requires reports whether the absence of name is a failure here rather than a skip.
-func requires(name string) bool {
-	for required := range strings.SplitSeq(os.Getenv("SIGNINDIAG_TEST_REQUIRE"), ",") {
-		if strings.TrimSpace(required) == name {
-			return true
-		}
-	}
-	return false
-}
-
-// skipOrFail skips for want of name, or fails where name is required.
-func skipOrFail(t *testing.T, name, reason string) {
-	t.Helper()
-	if requires(name) {
-		t.Fatalf("%s is required here: %s", name, reason)
-	}
-	t.Skip(reason)
-}
 
 // TestComposeFileIsValid asks docker compose itself, in whichever form it is installed.
 func TestComposeFileIsValid(t *testing.T) {
@@ -32,7 +15,7 @@ func TestComposeFileIsValid(t *testing.T) {
 	if exec.Command("docker", "compose", "version").Run() != nil {
 		command = []string{"docker-compose"}
 		if _, err := exec.LookPath("docker-compose"); err != nil {
-			skipOrFail(t, "compose", "neither `docker compose` nor docker-compose is installed")
+			servers.SkipOrFail(t, "compose", errors.New("neither `docker compose` nor docker-compose is installed"))
 		}
 	}
 	config := exec.Command(command[0], append(command[1:], "-f", "../docker-compose.yml", "config", "--services")...)

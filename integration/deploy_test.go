@@ -18,6 +18,7 @@ import (
 
 	"github.com/signindiag/signindiag/detectors"
 	"github.com/signindiag/signindiag/embedded/embeddedtest"
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/schemas/catalogue"
 	"github.com/signindiag/signindiag/schemas/synthetic"
 	"github.com/signindiag/signindiag/sinks"
@@ -151,8 +152,8 @@ func TestDashboard(t *testing.T) {
 		records = append(append(records, message...), '\n')
 	}
 	u := startUp(t, t.TempDir(), "--import", writeFile(t, "traffic.ndjson", records))
-	u.waitFor(`Look it up again`)
-	found := u.waitFor(`ClickHouse +(\S+) \(database (\S+)\)`)
+	u.WaitFor(`Look it up again`)
+	found := u.WaitFor(`ClickHouse +(\S+) \(database (\S+)\)`)
 	address, database := found[1], found[2]
 	writeIncidents(t, address, database, now)
 
@@ -201,7 +202,7 @@ func TestDashboard(t *testing.T) {
 				t.Fatalf("a macro or variable is not known: %s", sql)
 			}
 			// The import is done when the first record is there; the rest follows.
-			deadline := time.Now().Add(waitLong)
+			deadline := time.Now().Add(program.Long)
 			names, rows := run(t, conn, sql)
 			for (len(rows) == 0 || panel.Type == "stat" && fmt.Sprint(rows[0][0]) == "0") && time.Now().Before(deadline) {
 				time.Sleep(100 * time.Millisecond)
@@ -354,7 +355,7 @@ func TestUpSendsAlerts(t *testing.T) {
 	}
 	alerts := func(u *up) []alert {
 		t.Helper()
-		deadline := time.Now().Add(waitLong)
+		deadline := time.Now().Add(program.Long)
 		for {
 			_, body := get(t, manager.URL+"/api/v2/alerts?filter=alertname%3DSignInRepeatedFailures")
 			var found []alert
@@ -365,7 +366,7 @@ func TestUpSendsAlerts(t *testing.T) {
 				return found
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("no alert came\n%s", u.text())
+				t.Fatalf("no alert came\n%s", u.Text())
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -373,20 +374,20 @@ func TestUpSendsAlerts(t *testing.T) {
 	found := alerts(u)
 	a := found[0]
 	if len(found) != 1 || a.Labels["entity"] != "ada@example.org" || !strings.Contains(a.Annotations["summary"], "ada@example.org failed") ||
-		a.GeneratorURL != u.api()+"/incidents/"+a.Labels["incident_id"] {
+		a.GeneratorURL != u.API()+"/incidents/"+a.Labels["incident_id"] {
 		t.Errorf("alerts: %+v", found)
 	}
 	if status, body := get(t, a.GeneratorURL); status != 200 || !strings.Contains(body, "ada@example.org") {
 		t.Errorf("the alert's link: status %d\n%s", status, body)
 	}
-	u.waitFor(`receiver="webhook 127\.0\.0\.1:9"`)
-	if strings.Contains(u.text(), "path-secret") {
+	u.WaitFor(`receiver="webhook 127\.0\.0\.1:9"`)
+	if strings.Contains(u.Text(), "path-secret") {
 		t.Error("the log tells the webhook's address")
 	}
-	if status, body := get(t, u.api()+"/readyz"); status != 200 {
+	if status, body := get(t, u.API()+"/readyz"); status != 200 {
 		t.Errorf("a receiver that is away makes the system unready: %s", body)
 	}
-	_, metrics := get(t, u.api()+"/metrics")
+	_, metrics := get(t, u.API()+"/metrics")
 	for _, want := range []string{`signindiag_alerts_sent_total{receiver="alertmanager `, `signindiag_alerts_failures_total{reason="unreachable",receiver="webhook 127.0.0.1:9"}`, "signindiag_ready 1"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)
@@ -394,14 +395,14 @@ func TestUpSendsAlerts(t *testing.T) {
 	}
 
 	// The Alertmanager forgets, and the system is killed: it tells again what stands, without another row of progress.
-	u.kill()
+	u.Kill()
 	manager.Stop()
 	manager.Start()
 	u = startUp(t, data)
 	if again := alerts(u); len(again) != 1 || again[0].Labels["incident_id"] != a.Labels["incident_id"] {
 		t.Errorf("after a kill: %+v", again)
 	}
-	if code := u.interrupt(); code != 0 {
-		t.Errorf("Ctrl-C: exit code %d\n%s", code, u.text())
+	if code := u.Interrupt(); code != 0 {
+		t.Errorf("Ctrl-C: exit code %d\n%s", code, u.Text())
 	}
 }

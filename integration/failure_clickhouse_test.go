@@ -18,6 +18,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/signindiag/signindiag/integration/program"
 )
 
 // backlog is how many records come while ClickHouse is away: more than the two blocks of 50 000 rows that a sink keeps.
@@ -41,10 +43,8 @@ func TestClickHouseAway(t *testing.T) {
 		prepare func(t *testing.T, p *plant)
 		// take takes ClickHouse away, give brings it back.
 		take, give func(p *plant)
-		// aborts: the embedded engine ends when connections break in a handshake; something starts it again.
-		aborts bool
-		ready  string // what /readyz says meanwhile
-		code   string // label of signindiag_sink_insert_errors_total
+		ready      string // what /readyz says meanwhile
+		code       string // label of signindiag_sink_insert_errors_total
 	}{
 		{
 			name: "killed",
@@ -52,7 +52,7 @@ func TestClickHouseAway(t *testing.T) {
 			ready: `ClickHouse has not taken rows of \w+ since .* attempts .*nothing answers there: check the address`, code: "network",
 		},
 		{
-			name: "hangs", aborts: true,
+			name: "hangs",
 			take: func(p *plant) { p.signalEngine(syscall.SIGSTOP) }, give: func(p *plant) { p.signalEngine(syscall.SIGCONT) },
 			ready: `ClickHouse has not taken rows of \w+ since .*`, code: "network",
 		},
@@ -95,16 +95,12 @@ func TestClickHouseAway(t *testing.T) {
 			if c.prepare != nil {
 				c.prepare(t, p)
 			}
-			if c.aborts {
-				p.keepEngine()
-			} else {
-				p.startEngine()
-			}
+			p.startEngine()
 			i := p.run()
 			p.send(1000)
 			p.exact(i)
-			before, _ := i.rss()
-			lines := len(i.log(""))
+			before, _ := i.Memory()
+			lines := len(i.Lines(""))
 
 			c.take(p)
 			began := time.Now()
@@ -112,44 +108,44 @@ func TestClickHouseAway(t *testing.T) {
 				p.send(1000)
 			}
 			var said string
-			i.until("/readyz to tell", func() bool {
-				status, body := get(t, i.api()+"/readyz")
+			i.Until("/readyz to tell", func() bool {
+				status, body := get(t, i.API()+"/readyz")
 				said = body
 				return status == http.StatusServiceUnavailable && regexp.MustCompile(c.ready).MatchString(body)
 			})
 			t.Logf("/readyz: %s", said)
-			if i.metric("signindiag_ready", "") != 0 {
+			if i.Metric("signindiag_ready", "") != 0 {
 				t.Error("signindiag_ready is not 0")
 			}
-			i.until("the metrics to tell", func() bool {
-				return i.metric("signindiag_sink_insert_errors_total", `code="`+c.code+`"`) > 0 && i.metric("signindiag_sink_oldest_unacknowledged_seconds", "") > 1
+			i.Until("the metrics to tell", func() bool {
+				return i.Metric("signindiag_sink_insert_errors_total", `code="`+c.code+`"`) > 0 && i.Metric("signindiag_sink_oldest_unacknowledged_seconds", "") > 1
 			})
 			// Reading stops: no position moves any more.
 			position := -1.0
-			i.until("reading to stop", func() bool {
+			i.Until("reading to stop", func() bool {
 				last := position
-				position = i.metric("signindiag_kafka_position", "")
+				position = i.Metric("signindiag_kafka_position", "")
 				if position != last {
 					time.Sleep(2 * time.Second)
 				}
 				return position == last
 			})
-			if !testing.Short() && i.metric("signindiag_kafka_lag_records", "topic=\""+plantRaw) == 0 {
+			if !testing.Short() && i.Metric("signindiag_kafka_lag_records", "topic=\""+plantRaw) == 0 {
 				t.Error("all of the backlog was read: it is no more than the bound")
 			}
-			now, most := i.rss()
+			now, most := i.Memory()
 			t.Logf("memory %d MiB before, %d MiB after %s without ClickHouse and %d records, %d MiB at most", before, now, time.Since(began).Round(time.Second), backlog(t), most)
 			if most > maxRSS {
 				t.Errorf("%d MiB of memory, the bound is %d", most, maxRSS)
 			}
-			told := i.log(`ClickHouse does not take rows; no position moves until it does`)
-			t.Logf("%d lines of log, %d of them tell of ClickHouse, the first:\n%s", len(i.log(""))-lines, len(told), first(told))
+			told := i.Lines(`ClickHouse does not take rows; no position moves until it does`)
+			t.Logf("%d lines of log, %d of them tell of ClickHouse, the first:\n%s", len(i.Lines(""))-lines, len(told), first(told))
 			// Three writers, a line of each in half a minute, another one when the trouble changes.
 			if n := int(time.Since(began)/(30*time.Second)) + 1; len(told) == 0 || len(told) > 3*n+6 {
 				t.Errorf("%d lines tell of ClickHouse in %s", len(told), time.Since(began))
 			}
 			// Each lost poison record is one warning of a batch; beside those it is quiet.
-			if n := len(i.log("")) - lines - len(i.log("records went to quarantine")); n > 40 {
+			if n := len(i.Lines("")) - lines - len(i.Lines("records went to quarantine")); n > 40 {
 				t.Errorf("%d lines of log", n)
 			}
 
@@ -157,11 +153,11 @@ func TestClickHouseAway(t *testing.T) {
 			back := time.Now()
 			p.exact(i)
 			t.Logf("caught up %s after ClickHouse came back", time.Since(back).Round(time.Millisecond))
-			i.until("readiness", func() bool { status, _ := get(t, i.api()+"/readyz"); return status == http.StatusOK })
-			if len(i.log(`ClickHouse takes rows again`)) == 0 {
+			i.Until("readiness", func() bool { status, _ := get(t, i.API()+"/readyz"); return status == http.StatusOK })
+			if len(i.Lines(`ClickHouse takes rows again`)) == 0 {
 				t.Error("the log does not tell that ClickHouse is back")
 			}
-			i.stop()
+			i.Stop()
 		})
 	}
 }
@@ -172,25 +168,25 @@ func TestClickHouseAwayAtStart(t *testing.T) {
 	p.send(1000)
 	i := p.run()
 	var said string
-	i.until("/readyz to tell", func() bool {
-		status, body := get(t, i.api()+"/readyz")
+	i.Until("/readyz to tell", func() bool {
+		status, body := get(t, i.API()+"/readyz")
 		said = body
 		return status == http.StatusServiceUnavailable && regexp.MustCompile(`the tables are not ready, nothing is read before they are: .*nothing answers there`).MatchString(body)
 	})
 	t.Logf("/readyz: %s", said)
-	if status, body := get(t, i.api()+"/healthz"); status != http.StatusOK {
+	if status, body := get(t, i.API()+"/healthz"); status != http.StatusOK {
 		t.Errorf("/healthz: %d %s", status, body)
 	}
-	if n := len(i.log("waiting for ClickHouse")); n != 1 {
+	if n := len(i.Lines("waiting for ClickHouse")); n != 1 {
 		t.Errorf("%d lines tell of ClickHouse, want 1", n)
 	}
 	// A stop ends the wait.
-	i.stop()
+	i.Stop()
 	i = p.run()
-	i.waitLog("waiting for ClickHouse")
+	i.WaitFor("waiting for ClickHouse")
 	p.startEngine()
 	p.exact(i)
-	i.stop()
+	i.Stop()
 }
 
 // TestClickHouseKilledMidInsert kills ClickHouse again and again while rows stream in.
@@ -202,14 +198,14 @@ func TestClickHouseKilledMidInsert(t *testing.T) {
 	p.exact(i)
 	stop := p.feed(2000)
 	for range 4 {
-		count := i.metric("signindiag_sink_rows_total", "")
-		i.until("rows", func() bool { return i.metric("signindiag_sink_rows_total", "") > count+1000 })
+		count := i.Metric("signindiag_sink_rows_total", "")
+		i.Until("rows", func() bool { return i.Metric("signindiag_sink_rows_total", "") > count+1000 })
 		p.killEngine()
 		p.startEngine()
 	}
 	stop()
 	p.exact(i)
-	i.stop()
+	i.Stop()
 }
 
 // TestClickHouseRestored puts ClickHouse back to an earlier copy of its data.
@@ -226,7 +222,7 @@ func TestClickHouseRestored(t *testing.T) {
 		i := p.run()
 		p.send(3000)
 		p.exact(i)
-		i.stop()
+		i.Stop()
 		p.stopEngine()
 		backup = filepath.Join(p.dir, "backup")
 		copyData(t, p.engineDir(), backup)
@@ -244,9 +240,9 @@ func TestClickHouseRestored(t *testing.T) {
 		copyData(t, backup, p.engineDir())
 		p.startEngine()
 	}
-	diagnoses := func(t *testing.T, p *plant, i *instance) {
+	diagnoses := func(t *testing.T, p *plant, i *program.Process) {
 		t.Helper()
-		i.until("all diagnoses", func() bool {
+		i.Until("all diagnoses", func() bool {
 			n, err := query[uint64](p, "SELECT count() FROM signindiag.diagnoses FINAL")
 			return err == nil && n >= uint64(p.sent.Load())
 		})
@@ -273,18 +269,18 @@ func TestClickHouseRestored(t *testing.T) {
 		i := p.run()
 		p.send(3000)
 		p.exact(i)
-		i.stop()
+		i.Stop()
 		restore(t, p, backup)
 		i = p.run()
 		diagnoses(t, p, i)
 		if n, err := query[uint64](p, "SELECT count() FROM signindiag.raw_records FINAL"); err != nil || n != 3000 {
 			t.Errorf("%d raw records, %v: they are not made again by a start alone, want 3000", n, err)
 		}
-		i.stop()
+		i.Stop()
 		rereadRaw(t, p)
 		i = p.run()
 		p.exact(i)
-		i.stop()
+		i.Stop()
 	})
 
 	t.Run("while signindiag runs", func(t *testing.T) {
@@ -295,10 +291,10 @@ func TestClickHouseRestored(t *testing.T) {
 		p.killEngine()
 		p.send(500)
 		restore(t, p, backup)
-		if code, killed := i.ended(); code != 1 || killed {
+		if code, killed := i.Ended(); code != 1 || killed {
 			t.Errorf("exit code %d, want 1: it must not write over the gap", code)
 		}
-		if told := i.log("it was restored from a backup or lost its newest rows"); len(told) == 0 {
+		if told := i.Lines("it was restored from a backup or lost its newest rows"); len(told) == 0 {
 			t.Error("the log does not tell why it ended")
 		} else {
 			t.Log(told[len(told)-1])
@@ -306,11 +302,11 @@ func TestClickHouseRestored(t *testing.T) {
 		// What supervises it starts it again.
 		i = p.run()
 		diagnoses(t, p, i)
-		i.stop()
+		i.Stop()
 		rereadRaw(t, p)
 		i = p.run()
 		p.exact(i)
-		i.stop()
+		i.Stop()
 	})
 
 	t.Run("tables older than progress", func(t *testing.T) {
@@ -318,16 +314,16 @@ func TestClickHouseRestored(t *testing.T) {
 		i := p.run()
 		p.send(3000)
 		p.exact(i)
-		i.stop()
+		i.Stop()
 		// The tables of rows come from an older backup than progress does.
 		p.exec("ALTER TABLE signindiag.diagnoses DELETE WHERE request_id LIKE '%5' SETTINGS mutations_sync = 2")
 		i = p.run()
 		p.send(10)
-		i.until("new rows", func() bool {
+		i.Until("new rows", func() bool {
 			n, err := query[uint64](p, "SELECT count() FROM signindiag.diagnoses WHERE request_id IN (SELECT request_id FROM signindiag.raw_records) AND revision > 0")
 			return err == nil && n > 0 && n < uint64(p.sent.Load())
 		})
-		i.stop()
+		i.Stop()
 		if n, err := query[uint64](p, "SELECT count() FROM signindiag.diagnoses FINAL"); err != nil || n >= uint64(p.sent.Load()) {
 			t.Errorf("%d rows, %v: this cannot heal by itself", n, err)
 		}
@@ -335,7 +331,7 @@ func TestClickHouseRestored(t *testing.T) {
 		p.exec("TRUNCATE TABLE signindiag.progress")
 		i = p.run()
 		p.exact(i)
-		i.stop()
+		i.Stop()
 	})
 }
 
@@ -405,8 +401,7 @@ const (
 	pass int32 = iota
 	// hold keeps connections and passes nothing on.
 	hold
-	// refusePassword ends connections and answers new ones as a ClickHouse server answers a wrong password; the embedded engine aborts
-	// instead of answering.
+	// refusePassword ends connections and answers new ones as a ClickHouse server answers a wrong password.
 	refusePassword
 )
 

@@ -53,9 +53,9 @@ func TestWrongClocks(t *testing.T) {
 			t.Errorf("%d rows of %d, %v, want %d", n, c.year, err, c.want)
 		}
 	}
-	i.stop()
+	i.Stop()
 	i = p.run()
 	p.send(100)
 	p.exact(i)
-	i.stop()
+	i.Stop()
 }

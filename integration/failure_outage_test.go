@@ -23,23 +23,23 @@ func TestOutage(t *testing.T) {
 	i := p.run()
 	p.send(1000)
 	p.exact(i)
-	before, _ := i.rss()
+	before, _ := i.Memory()
 	p.killEngine()
 	for sent := int64(0); sent < records; sent += 2000 {
 		p.send(2000)
 	}
 	// It reads until its blocks are full, and then waits.
 	position := -1.0
-	i.until("reading to stop", func() bool {
+	i.Until("reading to stop", func() bool {
 		last := position
-		position = i.metric("signindiag_kafka_position", "")
+		position = i.Metric("signindiag_kafka_position", "")
 		if position != last {
 			time.Sleep(2 * time.Second)
 		}
 		return position == last
 	})
-	now, most := i.rss()
-	lag := i.metric("signindiag_kafka_lag_records", `topic="`+plantRaw)
+	now, most := i.Memory()
+	lag := i.Metric("signindiag_kafka_lag_records", `topic="`+plantRaw)
 	t.Logf("outage with %d records: memory %d MiB before, %d MiB now, %d MiB at most; %.0f records wait in Kafka", records, before, now, most, lag)
 	if most > maxRSS {
 		t.Errorf("%d MiB of memory, the bound is %d", most, maxRSS)
@@ -50,13 +50,13 @@ func TestOutage(t *testing.T) {
 	p.startEngine()
 	began := time.Now()
 	n := uint64(p.sent.Load())
-	i.until("all rows", func() bool {
+	i.Until("all rows", func() bool {
 		found, err := query[uint64](p, "SELECT count() FROM signindiag.diagnoses FINAL")
 		return err == nil && found >= n
 	})
 	took := time.Since(began)
-	_, most = i.rss()
+	_, most = i.Memory()
 	t.Logf("caught up in %s with the wait for the next attempt, %.0f records/s; %d MiB at most", took.Round(time.Millisecond), float64(records)/took.Seconds(), most)
 	p.exact(i)
-	i.stop()
+	i.Stop()
 }

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/signindiag/signindiag/integration/program"
 )
 
 // usersVariable makes TestRestartWithState build the state of a million users instead of a part of them.
@@ -24,7 +26,7 @@ func TestRestartWithState(t *testing.T) {
 	}
 	p := newPlant(t)
 	p.users = users
-	p.keepEngine() // kill -9 of a client may end the embedded one
+	p.startEngine()
 	i := p.run("SIGNINDIAG_SNAPSHOTS_INTERVAL=5s")
 	for p.sent.Load() < users {
 		p.send(min(5000, users-p.sent.Load()))
@@ -36,10 +38,10 @@ func TestRestartWithState(t *testing.T) {
 		}
 		return int64(n)
 	}
-	i.until("all rows", func() bool { return stored() >= users })
-	_, most := i.rss()
+	i.Until("all rows", func() bool { return stored() >= users })
+	_, most := i.Memory()
 	t.Logf("%d users: %d MiB of memory at most", users, most)
-	i.stop()
+	i.Stop()
 	size := int64(0)
 	for shard := range plantPartitions {
 		files, err := filepath.Glob(filepath.Join(strings.TrimPrefix(p.snapshots, "file://"), plantEntities, "shard-0000"+string(rune('0'+shard)), "*.snapshot"))
@@ -53,25 +55,25 @@ func TestRestartWithState(t *testing.T) {
 		size += info.Size()
 	}
 	t.Logf("the newest snapshots take %.1f MiB", float64(size)/(1<<20))
-	measure := func(how string) *instance {
+	measure := func(how string) *program.Process {
 		t.Helper()
 		p.send(10)
 		n := p.sent.Load()
 		began := time.Now()
 		i := p.run("SIGNINDIAG_SNAPSHOTS_INTERVAL=5s")
-		i.until("all shards to begin", func() bool { return len(i.log("shard begins")) == plantPartitions })
+		i.Until("all shards to begin", func() bool { return len(i.Lines("shard begins")) == plantPartitions })
 		restored := time.Since(began)
-		i.until("the new rows", func() bool { return stored() >= n })
-		now, _ := i.rss()
+		i.Until("the new rows", func() bool { return stored() >= n })
+		now, _ := i.Memory()
 		t.Logf("%s: states restored after %s, new diagnoses stored after %s (%d messages replayed), %d MiB of memory", how, restored.Round(time.Millisecond), time.Since(began).Round(time.Millisecond),
-			int(i.metric("signindiag_shard_replayed_total", "")), now)
+			int(i.Metric("signindiag_shard_replayed_total", "")), now)
 		return i
 	}
 	i = measure("start after a stop")
-	i.signal(syscall.SIGKILL)
-	i.ended()
+	i.Signal(syscall.SIGKILL)
+	i.Ended()
 	p.forgetMembers()
 	i = measure("start after kill -9")
 	p.exact(i)
-	i.stop()
+	i.Stop()
 }

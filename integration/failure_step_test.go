@@ -3,13 +3,13 @@ package integration
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/sinks/crashpoint"
 )
 
@@ -18,12 +18,10 @@ import (
 func TestKilledAtEveryStep(t *testing.T) {
 	p := newPlant(t)
 	tagged := filepath.Join(p.dir, "signindiag-crashpoints")
-	build := exec.Command("go", "build", "-tags", "crashpoints", "-o", tagged, "./cmd/signindiag")
-	build.Dir = ".."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build signindiag: %v\n%s", err, out)
+	if err := program.Build("..", tagged, "-tags", "crashpoints"); err != nil {
+		t.Fatal(err)
 	}
-	p.keepEngine()
+	p.startEngine()
 	settings := filepath.Join(p.dir, "settings.yaml")
 	p.env = append(p.env, "SIGNINDIAG_SETTINGS_FILE="+settings)
 	threshold := 10
@@ -38,7 +36,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 	calm := func() {
 		i := p.run()
 		p.exact(i)
-		i.stop()
+		i.Stop()
 	}
 	p.send(1000)
 	calm()
@@ -59,26 +57,26 @@ func TestKilledAtEveryStep(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				i.until("progress", func() bool {
+				i.Until("progress", func() bool {
 					now, err := query[int64](p, "SELECT sum(offset) FROM signindiag.progress FINAL")
 					return err == nil && now > before+500
 				})
-				i.signal(syscall.SIGKILL)
-				i.ended()
+				i.Signal(syscall.SIGKILL)
+				i.Ended()
 				p.forgetMembers()
 			}
 			i := p.runProgram(tagged, fmt.Sprintf("%s=%s:%d", crashpoint.Variable, point, count))
 			switch point {
 			case crashpoint.StopReading, crashpoint.StopFlushed:
-				i.waitLog(`shard begins`)
-				i.signal(syscall.SIGTERM)
+				i.WaitFor(`shard begins`)
+				i.Signal(syscall.SIGTERM)
 				if count > 1 {
 					// There is one such step in a stop.
-					i.ended()
+					i.Ended()
 					continue
 				}
 			}
-			if code, killed := i.ended(); !killed {
+			if code, killed := i.Ended(); !killed {
 				t.Fatalf("%s: the process was not killed there, exit code %d", point, code)
 			}
 			p.forgetMembers()
@@ -104,7 +102,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		}
 	}
 	i := p.run()
-	i.until("old halves to go", func() bool { p.send(10); return len(halves()) == 0 })
+	i.Until("old halves to go", func() bool { p.send(10); return len(halves()) == 0 })
 	p.exact(i)
-	i.stop()
+	i.Stop()
 }

@@ -4,6 +4,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/signindiag/signindiag/integration/program"
 )
 
 // containerGrace is what container runtimes give between SIGTERM and SIGKILL, and what a stop may take.
@@ -13,7 +15,7 @@ const containerGrace = 30 * time.Second
 // at once. Servers hang by SIGSTOP: their kernel goes on to accept connections and to acknowledge bytes.
 func TestStopIsBounded(t *testing.T) {
 	p := newPlant(t)
-	p.keepEngine()
+	p.startEngine()
 	for _, c := range []struct {
 		name   string
 		broker bool // hangs
@@ -50,17 +52,17 @@ func TestStopIsBounded(t *testing.T) {
 					}
 				})
 			}
-			var i *instance
+			var i *program.Process
 			if c.start {
 				hang()
 				i = p.run()
-				i.api()
+				i.API()
 				time.Sleep(2 * time.Second) // it is in the middle of its first questions
 			} else {
 				i = p.run()
 				stop := p.feed(1000)
-				count := i.metric("signindiag_sink_rows_total", "")
-				i.until("rows", func() bool { return i.metric("signindiag_sink_rows_total", "") > count+1000 })
+				count := i.Metric("signindiag_sink_rows_total", "")
+				i.Until("rows", func() bool { return i.Metric("signindiag_sink_rows_total", "") > count+1000 })
 				if c.broker {
 					stop() // a producer would wait too
 				}
@@ -71,16 +73,16 @@ func TestStopIsBounded(t *testing.T) {
 				}
 			}
 			began := time.Now()
-			i.signal(syscall.SIGTERM)
+			i.Signal(syscall.SIGTERM)
 			if c.twice {
 				time.Sleep(500 * time.Millisecond)
-				i.signal(syscall.SIGTERM)
-				if _, killed := i.ended(); !killed {
+				i.Signal(syscall.SIGTERM)
+				if _, killed := i.Ended(); !killed {
 					t.Error("the second SIGTERM did not end it at once")
 				}
 				return
 			}
-			code, killed := i.ended()
+			code, killed := i.Ended()
 			took := time.Since(began)
 			t.Logf("ended after %s", took.Round(time.Millisecond))
 			if code != 0 || killed {
@@ -90,12 +92,12 @@ func TestStopIsBounded(t *testing.T) {
 			if took > containerGrace {
 				t.Errorf("it took %s, %s are given", took, containerGrace)
 			}
-			if c.says != "" && len(i.log(c.says)) == 0 {
-				t.Errorf("the log does not tell what is repeated:\n%s", i.tail())
+			if c.says != "" && len(i.Lines(c.says)) == 0 {
+				t.Errorf("the log does not tell what is repeated:\n%s", i.Text())
 			}
 		})
 	}
 	i := p.run()
 	p.exact(i)
-	i.stop()
+	i.Stop()
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/signindiag/signindiag/embedded"
 	"github.com/signindiag/signindiag/embedded/embeddedtest"
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/pipeline"
 )
 
@@ -49,7 +49,6 @@ type plant struct {
 	sent     atomic.Int64 // good records written to the raw topic
 	poison   atomic.Int64 // records written that cannot be decoded
 	producer *pipeline.RawProducer
-	last     *instance // whose log is told of a failure
 }
 
 const (
@@ -89,7 +88,7 @@ func newPlant(t *testing.T) *plant {
 // startBroker starts a broker in a process of its own, which a test may stop with SIGSTOP. It ends with its standard input.
 func (p *plant) startBroker() {
 	p.t.Helper()
-	c := exec.Command(program, "embedded-broker", "--data", filepath.Join(p.dir, "kafka"))
+	c := exec.Command(program.Path, "embedded-broker", "--data", filepath.Join(p.dir, "kafka"))
 	in, err := c.StdinPipe()
 	if err != nil {
 		p.t.Fatal(err)
@@ -138,32 +137,6 @@ func (p *plant) startEngine() {
 		p.t.Fatal(err)
 	}
 	p.engine.Store(engine)
-}
-
-// keepEngine starts the engine again whenever it ends, until the function that it returns is called. The embedded engine aborts when
-// a client is killed in the middle of a handshake; a ClickHouse server does not, but every server has a supervisor.
-func (p *plant) keepEngine() (stop func()) {
-	p.startEngine()
-	ending := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-ending:
-				return
-			case <-p.engine.Load().Done():
-				p.t.Log("the embedded engine ended and is started again")
-				_ = p.engine.Load().Close() // it told why
-				p.startEngine()
-			}
-		}
-	})
-	stop = sync.OnceFunc(func() {
-		close(ending)
-		wg.Wait()
-	})
-	p.t.Cleanup(stop)
-	return stop
 }
 
 // killEngine is kill -9.
@@ -243,186 +216,23 @@ func (p *plant) feed(rate int64) (stop func()) {
 	return stop
 }
 
-// instance is a running `signindiag run`.
-type instance struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	done chan struct{}
-
-	mu    sync.Mutex
-	lines []string
-}
-
 // environ is the configuration of `signindiag run`; later variables win.
 func (p *plant) environ(more ...string) []string {
-	env := append(os.Environ(),
-		"SIGNINDIAG_KAFKA_BROKERS="+p.kafkaAddress, "SIGNINDIAG_KAFKA_RAW_TOPICS="+plantRaw, "SIGNINDIAG_KAFKA_ENTITIES_TOPIC="+plantEntities,
-		"SIGNINDIAG_KAFKA_ENTITIES_PARTITIONS="+strconv.Itoa(plantPartitions), "SIGNINDIAG_KAFKA_REPLICATION=1",
-		"SIGNINDIAG_CLICKHOUSE_ADDRESSES="+p.clickHouseAddress, "SIGNINDIAG_SNAPSHOTS_URL="+p.snapshots, "SIGNINDIAG_SNAPSHOTS_INTERVAL=1s",
-		"SIGNINDIAG_HTTP_ADDRESS=127.0.0.1:0")
+	env := []string{
+		"SIGNINDIAG_KAFKA_BROKERS=" + p.kafkaAddress, "SIGNINDIAG_KAFKA_RAW_TOPICS=" + plantRaw, "SIGNINDIAG_KAFKA_ENTITIES_TOPIC=" + plantEntities,
+		"SIGNINDIAG_KAFKA_ENTITIES_PARTITIONS=" + strconv.Itoa(plantPartitions), "SIGNINDIAG_KAFKA_REPLICATION=1",
+		"SIGNINDIAG_CLICKHOUSE_ADDRESSES=" + p.clickHouseAddress, "SIGNINDIAG_SNAPSHOTS_URL=" + p.snapshots, "SIGNINDIAG_SNAPSHOTS_INTERVAL=1s",
+		"SIGNINDIAG_HTTP_ADDRESS=127.0.0.1:0",
+	}
 	return append(append(env, p.env...), more...)
 }
 
 // run starts `signindiag run`.
-func (p *plant) run(more ...string) *instance { return p.runProgram(program, more...) }
+func (p *plant) run(more ...string) *program.Process { return p.runProgram(program.Path, more...) }
 
-func (p *plant) runProgram(program string, more ...string) *instance {
+func (p *plant) runProgram(file string, more ...string) *program.Process {
 	p.t.Helper()
-	i := &instance{t: p.t, cmd: exec.Command(program, "run"), done: make(chan struct{})}
-	p.last = i
-	i.cmd.Env = p.environ(more...)
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	i.cmd.Stdout, i.cmd.Stderr = writer, writer
-	if err := i.cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	writer.Close()
-	go func() {
-		defer reader.Close()
-		lines := bufio.NewScanner(reader)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			i.mu.Lock()
-			i.lines = append(i.lines, lines.Text())
-			i.mu.Unlock()
-		}
-		_ = i.cmd.Wait()
-		close(i.done)
-	}()
-	p.t.Cleanup(func() {
-		_ = i.cmd.Process.Kill()
-		<-i.done
-		if p.t.Failed() && p.last == i {
-			p.t.Logf("log of the last run:\n%s", i.tail())
-		}
-	})
-	return i
-}
-
-// log returns the lines that match the pattern.
-func (i *instance) log(pattern string) []string {
-	expression := regexp.MustCompile(pattern)
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	var found []string
-	for _, line := range i.lines {
-		if expression.MatchString(line) {
-			found = append(found, line)
-		}
-	}
-	return found
-}
-
-// tail returns the end of the log.
-func (i *instance) tail() string {
-	lines := i.log("")
-	return strings.Join(lines[max(len(lines)-60, 0):], "\n")
-}
-
-// waitLog waits for a line that matches and returns the submatches.
-func (i *instance) waitLog(pattern string) []string {
-	i.t.Helper()
-	i.until("a log line "+pattern, func() bool { return len(i.log(pattern)) > 0 })
-	return regexp.MustCompile(pattern).FindStringSubmatch(i.log(pattern)[0])
-}
-
-// until waits for what has to happen while the process runs.
-func (i *instance) until(what string, condition func() bool) {
-	i.t.Helper()
-	waitUntil(i.t, what, func() bool {
-		select {
-		case <-i.done:
-			if condition() {
-				return true
-			}
-			i.t.Fatalf("signindiag ended (%v) while the test waited for %s", i.cmd.ProcessState, what)
-		default:
-		}
-		return condition()
-	})
-}
-
-// waitFailure bounds a wait: far above what a catch-up takes, so that a busy machine fails nothing.
-const waitFailure = 10 * time.Minute
-
-func waitUntil(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	// The waits grow, so that questions to the tables do not slow down what is waited for.
-	wait := 20 * time.Millisecond
-	for deadline := time.Now().Add(waitFailure); !condition(); time.Sleep(wait) {
-		wait = min(wait+wait/4, time.Second)
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-func (i *instance) api() string { i.t.Helper(); return i.waitLog(`signindiag runs.* api=(\S+)`)[1] }
-
-// metric returns the sum of a metric's series whose line matches the pattern behind the name.
-func (i *instance) metric(name, labels string) float64 {
-	i.t.Helper()
-	_, body := get(i.t, i.api()+"/metrics")
-	sum := 0.0
-	for _, m := range regexp.MustCompile(`(?m)^`+name+`(?:\{([^}]*)\})? (\S+)$`).FindAllStringSubmatch(body, -1) {
-		if regexp.MustCompile(labels).MatchString(m[1]) {
-			v, err := strconv.ParseFloat(m[2], 64)
-			if err != nil {
-				i.t.Fatal(err)
-			}
-			sum += v
-		}
-	}
-	return sum
-}
-
-func (i *instance) signal(s os.Signal) {
-	i.t.Helper()
-	if err := i.cmd.Process.Signal(s); err != nil {
-		i.t.Fatal(err)
-	}
-}
-
-// ended waits for the end and returns exit code and whether a signal ended it.
-func (i *instance) ended() (code int, killed bool) {
-	i.t.Helper()
-	select {
-	case <-i.done:
-	case <-time.After(waitLong):
-		i.t.Fatal("signindiag did not end")
-	}
-	status := i.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return i.cmd.ProcessState.ExitCode(), status.Signaled()
-}
-
-// stop stops gracefully.
-func (i *instance) stop() {
-	i.t.Helper()
-	i.signal(syscall.SIGTERM)
-	if code, _ := i.ended(); code != 0 {
-		i.t.Errorf("SIGTERM: exit code %d", code)
-	}
-}
-
-// rss is the memory of the process in MiB now, and the most that it had.
-func (i *instance) rss() (now, most int) {
-	i.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", i.cmd.Process.Pid))
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	value := func(name string) int {
-		m := regexp.MustCompile(name + `:\s+(\d+) kB`).FindSubmatch(text)
-		if m == nil {
-			i.t.Fatalf("no %s in the process's status", name)
-		}
-		n, _ := strconv.Atoi(string(m[1]))
-		return n >> 10
-	}
-	return value("VmRSS"), value("VmHWM")
+	return program.StartFile(p.t, file, p.environ(more...), "run")
 }
 
 // forgetMembers takes the members that a killed process left in its groups out of them, as Kafka's own admin tools do. The
@@ -492,14 +302,14 @@ func (p *plant) counts() (string, error) {
 }
 
 // exact waits until the tables hold every record that was sent once, and nothing else, and has verify look at every column.
-func (p *plant) exact(i *instance) {
+func (p *plant) exact(i *program.Process) {
 	p.t.Helper()
 	p.all(i)
 	p.verify()
 }
 
 // all waits until the tables hold every record that was sent once, and nothing else.
-func (p *plant) all(i *instance) {
+func (p *plant) all(i *program.Process) {
 	p.t.Helper()
 	n := p.sent.Load()
 	want := fmt.Sprintf("%d diagnoses of %d ids, %d by user, %d request ids, %d raw records, %d in quarantine", n, n, n, n, n, p.poison.Load())
@@ -509,7 +319,7 @@ func (p *plant) all(i *instance) {
 			p.t.Logf("want %s\ngot  %s", want, got)
 		}
 	}()
-	i.until("all rows", func() bool {
+	i.Until("all rows", func() bool {
 		var err error
 		if got, err = p.counts(); err != nil {
 			got = err.Error()
@@ -524,8 +334,8 @@ func (p *plant) verify() {
 	var out []byte
 	var err error
 	for range 10 {
-		c := exec.Command(program, "verify", "--complete")
-		c.Env = p.environ()
+		c := exec.Command(program.Path, "verify", "--complete")
+		c.Env = append(os.Environ(), p.environ()...)
 		if out, err = c.CombinedOutput(); err == nil {
 			return
 		}

@@ -10,38 +10,21 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/integration/servers"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/schemas/synthetic"
 )
 
-// replica is a running `signindiag run` beside others.
-type replica struct{ *process }
-
 // startReplica starts `signindiag run` on the servers. It does not wait for anything.
-func startReplica(t *testing.T, s *servers.Set, environment ...string) *replica {
+func startReplica(t *testing.T, s *servers.Set, environment ...string) *program.Process {
 	t.Helper()
-	return &replica{spawn(t, append(s.Environment(), environment...), "run")}
-}
-
-// api returns the API's address, http://host:port.
-func (i *replica) api() string {
-	i.t.Helper()
-	return i.waitFor(`signindiag runs.* api=(\S+)`)[1]
-}
-
-// terminate sends what container runtimes send, and expects a graceful stop.
-func (i *replica) terminate() {
-	i.t.Helper()
-	if code := i.signal(syscall.SIGTERM); code != 0 {
-		i.t.Errorf("run ended by SIGTERM with exit code %d, want 0:\n%s", code, i.text())
-	}
+	return program.Start(t, append(s.Environment(), environment...), "run")
 }
 
 // testSeed is the seed of a test's randomness, printed so that a failure can be had again with SIGNINDIAG_TEST_SEED.
@@ -135,7 +118,7 @@ func (f *feed) end() {
 func (f *feed) awaitRows(s *servers.Set) {
 	f.t.Helper()
 	conn := s.ClickHouse.Open(f.t)
-	deadline := time.Now().Add(waitLong)
+	deadline := time.Now().Add(program.Long)
 	for {
 		var rows, ids uint64
 		err := conn.QueryRow(f.t.Context(), "SELECT count(), uniqExact(request_id) FROM diagnoses FINAL").Scan(&rows, &ids)
@@ -153,16 +136,11 @@ func (f *feed) awaitRows(s *servers.Set) {
 // verifyExact runs `signindiag verify` and expects that nothing is lost, repeated or altered.
 func verifyExact(t *testing.T, s *servers.Set, environment ...string) {
 	t.Helper()
-	p := spawn(t, append(s.Environment(), environment...), "verify")
-	select {
-	case <-p.done:
-	case <-time.After(2 * waitLong):
-		t.Fatalf("verify did not end:\n%s", p.text())
+	p := program.Start(t, append(s.Environment(), environment...), "verify")
+	if code, _ := p.Ended(); code != 0 {
+		t.Fatalf("verify: exit code %d\n%s", code, p.Text())
 	}
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Fatalf("verify: exit code %d\n%s", code, p.text())
-	}
-	t.Logf("verify:\n%s", p.text())
+	t.Logf("verify:\n%s", p.Text())
 }
 
 // quickSession are variables for instances whose death is noticed after seconds.
@@ -173,30 +151,30 @@ func TestInstances(t *testing.T) {
 	servers.Each(t, func(t *testing.T, s *servers.Set) {
 		s.Partitions = 8
 		seed := testSeed(t)
-		start := func() *replica { return startReplica(t, s, quickSession...) }
+		start := func() *program.Process { return startReplica(t, s, quickSession...) }
 		first := start()
-		first.api()
+		first.API()
 		f := startFeed(t, s, seed, 300)
 		second, third := start(), start() // join
-		second.waitFor(`shard begins`)
-		third.waitFor(`shard begins`)
-		first.terminate() // leave
+		second.WaitFor(`shard begins`)
+		third.WaitFor(`shard begins`)
+		first.Stop() // leave
 		time.Sleep(2 * time.Second)
-		second.kill() // crash
+		second.Kill() // crash
 		time.Sleep(time.Second)
-		running := []*replica{third, start(), start()}
-		running[1].waitFor(`shard begins`)
-		running[2].waitFor(`shard begins`)
+		running := []*program.Process{third, start(), start()}
+		running[1].WaitFor(`shard begins`)
+		running[2].WaitFor(`shard begins`)
 		for i, old := range running { // rolling restart
-			old.terminate()
+			old.Stop()
 			running[i] = start()
-			running[i].waitFor(`shard begins`)
+			running[i].WaitFor(`shard begins`)
 		}
 		f.end()
 		f.awaitRows(s)
 		verifyExact(t, s)
 		for _, i := range running {
-			i.terminate()
+			i.Stop()
 		}
 		verifyExact(t, s)
 	})
@@ -211,24 +189,24 @@ func TestSecureServers(t *testing.T) {
 	s := servers.NewSet(t, kafka, clickHouse)
 
 	wrong := startReplica(t, s, "SIGNINDIAG_CLICKHOUSE_PASSWORD=not it")
-	wrong.waitFor(`516|SIGNINDIAG_CLICKHOUSE_PASSWORD`)
-	wrong.terminate()
-	if text := wrong.text(); !strings.Contains(text, "SIGNINDIAG_CLICKHOUSE_PASSWORD") || strings.Contains(text, "not it") {
+	wrong.WaitFor(`516|SIGNINDIAG_CLICKHOUSE_PASSWORD`)
+	wrong.Stop()
+	if text := wrong.Text(); !strings.Contains(text, "SIGNINDIAG_CLICKHOUSE_PASSWORD") || strings.Contains(text, "not it") {
 		t.Errorf("a wrong password is not told, or is shown:\n%s", text)
 	}
 
 	right := startReplica(t, s)
-	right.api()
+	right.API()
 	f := startFeed(t, s, testSeed(t), 200)
-	right.waitFor(`shard begins`)
+	right.WaitFor(`shard begins`)
 	time.Sleep(2 * time.Second)
 	f.end()
 	f.awaitRows(s)
 	verifyExact(t, s)
-	right.terminate()
+	right.Stop()
 	for _, secret := range []string{"secret of Kafka", "secret of ClickHouse"} {
-		if strings.Contains(right.text(), secret) {
-			t.Errorf("the output holds a password:\n%s", right.text())
+		if strings.Contains(right.Text(), secret) {
+			t.Errorf("the output holds a password:\n%s", right.Text())
 		}
 	}
 }
@@ -251,15 +229,15 @@ func TestKilledInstances(t *testing.T) {
 			}
 		}
 		pause := func(most time.Duration) { time.Sleep(time.Duration(rng.Int64N(int64(most)))) }
-		start := func() *replica { return startReplica(t, s, quickSession...) }
-		running := []*replica{start(), start(), start()}
-		running[0].api()
+		start := func() *program.Process { return startReplica(t, s, quickSession...) }
+		running := []*program.Process{start(), start(), start()}
+		running[0].API()
 		f := startFeed(t, s, seed, 200)
 		began := time.Now()
 		for range rounds {
 			victims := rng.Perm(len(running))[:1+rng.IntN(100)/85] // two at once now and then
 			for _, v := range victims {
-				running[v].kill()
+				running[v].Kill()
 			}
 			pause(2 * time.Second)
 			for _, v := range victims {
@@ -273,7 +251,7 @@ func TestKilledInstances(t *testing.T) {
 		f.awaitRows(s)
 		verifyExact(t, s)
 		for _, i := range running {
-			i.terminate()
+			i.Stop()
 		}
 	})
 }
@@ -282,17 +260,17 @@ func TestKilledInstances(t *testing.T) {
 func TestCrashToFirstDiagnosis(t *testing.T) {
 	servers.Each(t, func(t *testing.T, s *servers.Set) {
 		s.Partitions = 8
-		running := []*replica{startReplica(t, s), startReplica(t, s), startReplica(t, s)}
+		running := []*program.Process{startReplica(t, s), startReplica(t, s), startReplica(t, s)}
 		f := startFeed(t, s, testSeed(t), 100)
 		for _, i := range running {
-			i.waitFor(`shard begins`)
+			i.WaitFor(`shard begins`)
 		}
 		f.end()
 		f.awaitRows(s)
 		conn := s.ClickHouse.Open(t)
 		client := s.Kafka.Client(t, kgo.DefaultProduceTopic(s.RawTopic))
 
-		running[0].kill()
+		running[0].Kill()
 		killed := time.Now()
 		// Users enough that every shard has some of them.
 		var specs []*synthetic.SignInSpec
@@ -321,14 +299,14 @@ func TestCrashToFirstDiagnosis(t *testing.T) {
 			if rows == uint64(len(specs)) {
 				break
 			}
-			if time.Since(killed) > waitLong {
-				t.Fatalf("%d of %d records have rows %s after the crash", rows, len(specs), waitLong)
+			if time.Since(killed) > program.Long {
+				t.Fatalf("%d of %d records have rows %s after the crash", rows, len(specs), program.Long)
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
 		t.Logf("kill -9 of one of three instances: first diagnosis after %.1f s, all shards again after %.1f s", first.Seconds(), time.Since(killed).Seconds())
 		for _, i := range running[1:] {
-			i.terminate()
+			i.Stop()
 		}
 	})
 }

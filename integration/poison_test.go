@@ -15,6 +15,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/schemas/synthetic"
 	"github.com/signindiag/signindiag/sinks"
 )
@@ -92,10 +93,10 @@ func TestPoison(t *testing.T) {
 	}
 	data := t.TempDir()
 	u := startUp(t, data, "--import", writeFile(t, "first.json", sibling(0, start)))
-	u.waitFor(`Look it up again`)
+	u.WaitFor(`Look it up again`)
 	connect := func() clickhouse.Conn {
 		t.Helper()
-		conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{u.waitFor(`ClickHouse +(\S+)`)[1]}, Auth: clickhouse.Auth{Database: "signindiag"}})
+		conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{u.WaitFor(`ClickHouse +(\S+)`)[1]}, Auth: clickhouse.Auth{Database: "signindiag"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,19 +115,19 @@ func TestPoison(t *testing.T) {
 	for i, c := range cases {
 		if i == len(cases)/3 || i == 2*len(cases)/3 {
 			time.Sleep(time.Duration(pause.Int64N(int64(2 * time.Second))))
-			u.kill()
+			u.Kill()
 			u = startUp(t, data)
 		}
 		topic, offset := "signindiag.raw", int64(0)
 		if c.topic != "" {
 			topic = c.topic
 		}
-		client, err := kgo.NewClient(kgo.SeedBrokers(u.waitFor(`Kafka +(\S+)`)[1]), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.ZstdCompression()),
+		client, err := kgo.NewClient(kgo.SeedBrokers(u.WaitFor(`Kafka +(\S+)`)[1]), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.ZstdCompression()),
 			kgo.ProducerBatchMaxBytes(100<<20), kgo.BrokerMaxWriteBytes(200<<20), kgo.DisableIdempotentWrite())
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), waitLong)
+		ctx, cancel := context.WithTimeout(t.Context(), program.Long)
 		record := &kgo.Record{Topic: topic, Partition: int32(i % 4), Value: c.message, Timestamp: c.time}
 		err = client.ProduceSync(ctx, record).FirstErr()
 		cancel()
@@ -152,9 +153,9 @@ func TestPoison(t *testing.T) {
 	}
 	wantRows := uint64(siblings) + 2 // and those that are only close to poison
 	lag := regexp.MustCompile(`(?m)^signindiag_kafka_lag_records\{.*\} ([^0].*)$`)
-	deadline := time.Now().Add(waitLong)
+	deadline := time.Now().Add(program.Long)
 	for {
-		_, metrics := get(t, u.api()+"/metrics")
+		_, metrics := get(t, u.API()+"/metrics")
 		quarantined, rows := number("SELECT count() FROM quarantine FINAL"), number("SELECT count() FROM diagnoses FINAL")
 		if quarantined >= want && rows >= wantRows && strings.Contains(metrics, "signindiag_kafka_lag_records{") && !lag.MatchString(metrics) {
 			break
@@ -203,7 +204,7 @@ func TestPoison(t *testing.T) {
 			t.Errorf("%s: %d records in quarantine, want %d", c.name, next[at], len(c.broken))
 		}
 	}
-	if text := u.text(); strings.Contains(text, "panic") || strings.Contains(text, "goroutine ") {
+	if text := u.Text(); strings.Contains(text, "panic") || strings.Contains(text, "goroutine ") {
 		t.Error("the system failed on it")
 	}
 	out, errs, code := command(t, nil, "quarantine", "list", "--data", data)
@@ -226,7 +227,7 @@ func TestPoison(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "0 records replayed") {
 		t.Errorf("replay: exit code %d\n%s%s", code, out, errs)
 	}
-	if code := u.interrupt(); code != 0 {
+	if code := u.Interrupt(); code != 0 {
 		t.Errorf("Ctrl-C: exit code %d", code)
 	}
 }

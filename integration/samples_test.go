@@ -12,6 +12,8 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 
+	"github.com/signindiag/signindiag/integration/program"
+	"github.com/signindiag/signindiag/integration/servers"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/schemas/exports"
 )
@@ -24,7 +26,7 @@ func TestSamples(t *testing.T) {
 	}
 	files, err := filepath.Glob(filepath.Join(folder, "*.ndjson"))
 	if err != nil || len(files) == 0 {
-		skipOrFail(t, "samples", "no real records in "+folder+"; SIGNINDIAG_SAMPLES names another folder")
+		servers.SkipOrFail(t, "samples", errors.New("no real records in "+folder+"; SIGNINDIAG_SAMPLES names another folder"))
 	}
 	type record struct{ requestID, correlationID string }
 	var records []record
@@ -66,7 +68,7 @@ func TestSamples(t *testing.T) {
 		t.Fatalf("import: exit code %d\n%s%s", code, out, errs)
 	}
 	t.Logf("%s", out)
-	conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{u.waitFor(`ClickHouse +(\S+)`)[1]}, Auth: clickhouse.Auth{Database: "signindiag"}})
+	conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{u.WaitFor(`ClickHouse +(\S+)`)[1]}, Auth: clickhouse.Auth{Database: "signindiag"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +78,7 @@ func TestSamples(t *testing.T) {
 		ids[r.requestID] = true
 	}
 	var found uint64
-	for deadline := time.Now().Add(waitLong); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(program.Long); ; time.Sleep(100 * time.Millisecond) {
 		if err := conn.QueryRow(t.Context(), "SELECT uniqExact(request_id) FROM diagnoses FINAL").Scan(&found); err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +93,7 @@ func TestSamples(t *testing.T) {
 		if r.requestID == "00000000-0000-0000-0000-000000000000" {
 			continue // an id that was made illegible names nothing
 		}
-		status, body := get(t, u.api()+"/v1/diagnoses/"+r.requestID)
+		status, body := get(t, u.API()+"/v1/diagnoses/"+r.requestID)
 		if status != 200 || !strings.Contains(body, r.requestID) {
 			t.Errorf("look-up of request %s: status %d\n%.200s", r.requestID, status, body)
 		}

@@ -11,12 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/schemas"
 	"github.com/signindiag/signindiag/schemas/synthetic"
 )
@@ -84,7 +84,7 @@ func TestOperatorsCatalogue(t *testing.T) {
 	}
 	data := t.TempDir()
 	u := startUp(t, data, "--catalogue", file, "--import", writeFile(t, "signins.json", synthetic.AppendEnvelope(nil, specs...)))
-	u.waitFor(`Look it up again`)
+	u.WaitFor(`Look it up again`)
 	show := func(want ...string) {
 		t.Helper()
 		out, errs, code := command(t, nil, "lookup", "--data", data, specs[0].RequestID)
@@ -95,13 +95,13 @@ func TestOperatorsCatalogue(t *testing.T) {
 		}
 	}
 	show("Typed wrong  [critical]", "Contoso knows better.")
-	if status, body := get(t, u.api()+"/v1/codes/50126"); status != http.StatusOK || !strings.Contains(body, "Contoso knows better.") {
+	if status, body := get(t, u.API()+"/v1/codes/50126"); status != http.StatusOK || !strings.Contains(body, "Contoso knows better.") {
 		t.Errorf("API: status %d\n%s", status, body)
 	}
-	if _, body := get(t, u.api()+"/metrics"); !strings.Contains(body, "signindiag_shard_unknown_codes_total{code=\"999001\"} 1\n") {
+	if _, body := get(t, u.API()+"/metrics"); !strings.Contains(body, "signindiag_shard_unknown_codes_total{code=\"999001\"} 1\n") {
 		t.Error("the metrics do not count the unknown code")
 	}
-	if code := u.interrupt(); code != 0 {
+	if code := u.Interrupt(); code != 0 {
 		t.Fatalf("Ctrl-C: exit code %d", code)
 	}
 
@@ -109,10 +109,10 @@ func TestOperatorsCatalogue(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := startUp(t, data, "--catalogue", file)
-	again.waitFor(`Stop: `)
-	deadline := time.Now().Add(waitLong)
+	again.WaitFor(`Stop: `)
+	deadline := time.Now().Add(program.Long)
 	for {
-		status, body := get(t, again.api()+"/v1/diagnoses/"+specs[1].RequestID)
+		status, body := get(t, again.API()+"/v1/diagnoses/"+specs[1].RequestID)
 		if status == http.StatusOK && strings.Contains(body, `"scenario":"wrong_password"`) {
 			break
 		}
@@ -139,7 +139,7 @@ func TestImportAndLookup(t *testing.T) {
 	file := writeFile(t, "signins.json", synthetic.AppendEnvelope(nil, specs...))
 	data := t.TempDir()
 	u := startUp(t, data, "--import", file)
-	u.waitFor(`Look it up again`)
+	u.WaitFor(`Look it up again`)
 
 	id := specs[5].CorrelationID
 	out, errs, code := command(t, nil, "lookup", "--data", data, id)
@@ -170,7 +170,7 @@ func TestImportAndLookup(t *testing.T) {
 	if r := answer.Result; r.RequestID != specs[4].RequestID || r.Scenario != "wrong_password" || r.Outcome != "failure" || !slices.Contains(r.Also, "repeated_failures") || len(r.Incidents) != 1 {
 		t.Errorf("wrong diagnosis: %+v", r)
 	}
-	status, body := get(t, u.api()+"/v1/diagnoses/"+specs[0].RequestID)
+	status, body := get(t, u.API()+"/v1/diagnoses/"+specs[0].RequestID)
 	if status != http.StatusOK || !strings.Contains(body, `"wrong_password"`) {
 		t.Errorf("API: status %d\n%s", status, body)
 	}
@@ -180,12 +180,12 @@ func TestImportAndLookup(t *testing.T) {
 	if code != 1 || !strings.Contains(errs, "newest record") || !strings.Contains(errs, "SignInLogs") {
 		t.Errorf("unknown id: exit code %d\n%s%s", code, out, errs)
 	}
-	status, body = get(t, u.api()+"/v1/diagnoses/"+unknown)
+	status, body = get(t, u.API()+"/v1/diagnoses/"+unknown)
 	if status != http.StatusNotFound || !strings.Contains(body, "freshness") {
 		t.Errorf("unknown id over the API: status %d\n%s", status, body)
 	}
 	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/v1/freshness", "/v1/codes/50126", "/v1/incidents", "/v1/openapi.yaml", "/"} {
-		if status, body := get(t, u.api()+path); status != http.StatusOK {
+		if status, body := get(t, u.API()+path); status != http.StatusOK {
 			t.Errorf("%s: status %d\n%s", path, status, body)
 		}
 	}
@@ -200,9 +200,8 @@ func TestImportAndLookup(t *testing.T) {
 
 	// A second instance on the same data is refused in plain words.
 	second := spawnUp(t, data)
-	<-second.done
-	if code := second.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(second.text(), data) || !strings.Contains(second.text(), fmt.Sprint(u.cmd.Process.Pid)) {
-		t.Errorf("second instance: exit code %d\n%s", code, second.text())
+	if code, _ := second.Ended(); code != 1 || !strings.Contains(second.Text(), data) || !strings.Contains(second.Text(), fmt.Sprint(u.PID())) {
+		t.Errorf("second instance: exit code %d\n%s", code, second.Text())
 	}
 
 	// Another import into the running system.
@@ -213,7 +212,7 @@ func TestImportAndLookup(t *testing.T) {
 		t.Errorf("import from standard input: exit code %d\n%s%s", code, out, errs)
 	}
 
-	if code := u.interrupt(); code != 0 {
+	if code := u.Interrupt(); code != 0 {
 		t.Errorf("Ctrl-C: exit code %d", code)
 	}
 	if left := engineProcesses(t, data); len(left) > 0 {
@@ -222,7 +221,7 @@ func TestImportAndLookup(t *testing.T) {
 
 	// The second start continues on the same data.
 	again := startUp(t, data)
-	again.waitFor(`Stop: `)
+	again.WaitFor(`Stop: `)
 	if out, errs, code := command(t, nil, "lookup", "--data", data, more.CorrelationID); code != 0 || !strings.Contains(out, "bo@example.org") {
 		t.Errorf("lookup after the second start: exit code %d\n%s%s", code, out, errs)
 	}
@@ -232,12 +231,12 @@ func TestImportAndLookup(t *testing.T) {
 func TestDemoShowsADiagnosis(t *testing.T) {
 	data := t.TempDir()
 	u := startUp(t, data, "--demo")
-	id := u.waitFor(`lookup .*?([0-9a-f-]{36})`)[1]
+	id := u.WaitFor(`lookup .*?([0-9a-f-]{36})`)[1]
 	out, errs, code := command(t, nil, "lookup", "--data", data, id)
 	if code != 0 || !strings.Contains(out, id) {
 		t.Errorf("lookup of the id that was shown: exit code %d\n%s%s", code, out, errs)
 	}
-	if code := u.interrupt(); code != 0 {
+	if code := u.Interrupt(); code != 0 {
 		t.Errorf("Ctrl-C: exit code %d", code)
 	}
 }
@@ -287,9 +286,9 @@ func TestKilledImportLosesNothing(t *testing.T) {
 		u := startUp(t, data, "--import", path)
 		pause := time.Duration(random.Int64N(int64(3 * time.Second)))
 		time.Sleep(pause)
-		u.kill()
+		u.Kill()
 		t.Logf("round %d: killed after %s", round, pause)
-		deadline := time.Now().Add(waitLong)
+		deadline := time.Now().Add(program.Long)
 		for len(engineProcesses(t, data)) > 0 {
 			if time.Now().After(deadline) {
 				t.Fatalf("an orphan lives on: %v", engineProcesses(t, data))
@@ -298,14 +297,14 @@ func TestKilledImportLosesNothing(t *testing.T) {
 		}
 	}
 	u := startUp(t, data, "--import", path)
-	u.waitFor(`Look it up again`)
-	address := u.waitFor(`ClickHouse +(\S+)`)[1]
+	u.WaitFor(`Look it up again`)
+	address := u.WaitFor(`ClickHouse +(\S+)`)[1]
 	conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{address}, Auth: clickhouse.Auth{Database: "signindiag"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	deadline := time.Now().Add(waitLong)
+	deadline := time.Now().Add(program.Long)
 	var rows, ids uint64
 	for {
 		if err := conn.QueryRow(t.Context(), "SELECT count(), uniqExact(request_id) FROM diagnoses FINAL").Scan(&rows, &ids); err != nil {
@@ -343,11 +342,5 @@ func TestKilledImportLosesNothing(t *testing.T) {
 	if err := found.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if err := u.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	<-u.done
-	if code := u.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("SIGTERM: exit code %d", code)
-	}
+	u.Stop()
 }

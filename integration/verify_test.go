@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/schemas/synthetic"
 )
 
@@ -37,16 +38,16 @@ func TestVerifyAfterKills(t *testing.T) {
 	data := t.TempDir()
 	for range 4 {
 		u := spawnUp(t, data, "--import", file)
-		u.waitFor(`Page and API +(\S+)`)
+		u.WaitFor(`Page and API +(\S+)`)
 		time.Sleep(time.Duration(rng.IntN(2500)) * time.Millisecond)
-		u.kill()
+		u.Kill()
 	}
 	u := startUp(t, data)
 	if out, errs, code := command(t, nil, "import", "--data", data, file); code > 1 {
 		t.Fatalf("import: exit code %d: %s%s", code, out, errs)
 	}
 	// Exact at any moment, and in the end with nothing left to do.
-	deadline := time.Now().Add(waitLong)
+	deadline := time.Now().Add(program.Long)
 	for {
 		out, errs, code := command(t, nil, "verify", "--data", data, "--format", "json", "--complete")
 		var report struct {
@@ -74,7 +75,7 @@ func TestVerifyAfterKills(t *testing.T) {
 			t.Fatalf("messages wait for ever: %s", out)
 		}
 	}
-	if code := u.interrupt(); code != 0 {
-		t.Errorf("exit code %d:\n%s", code, u.text())
+	if code := u.Interrupt(); code != 0 {
+		t.Errorf("exit code %d:\n%s", code, u.Text())
 	}
 }

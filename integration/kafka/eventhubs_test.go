@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/integration/servers"
 )
 
@@ -138,25 +139,25 @@ func TestEventHubs(t *testing.T) {
 	s := servers.NewSet(t, e.kafka, servers.SharedClickHouse(t))
 	s.RawTopic, s.EntitiesTopic = "insights-logs", "entities"
 	r := start(t, s, "SIGNINDIAG_KAFKA_CREATE_TOPICS=false")
-	r.ready()
-	r.says(`level=WARN msg="retention of the topic cannot be read`)
+	r.Ready()
+	r.WaitFor(`level=WARN msg="retention of the topic cannot be read`)
 	sent := 0
 	for range 3 {
 		send(t, s, sent, sent+3000)
 		sent += 3000
 		exactly(t, s, sent)
 		before := e.cut.Load()
-		eventually(t, "idle connections are cut", func() bool { return e.cut.Load() > before }, func() string { return "" })
-		r.ready()
+		program.Wait(t, "idle connections to be cut", func() bool { return e.cut.Load() > before })
+		r.Ready()
 	}
-	if r.metric("signindiag_quarantined_total", "") != 0 {
+	if r.Metric("signindiag_quarantined_total", "") != 0 {
 		t.Error("records went to quarantine")
 	}
 	if got := e.largest.Load(); got == 0 || got >= maxEventHubsRequest {
 		t.Errorf("the largest request has %d bytes", got)
 	}
 	t.Logf("%d idle connections cut, %d requests refused, the largest write has %d bytes", e.cut.Load(), e.refused.Load(), e.largest.Load())
-	r.stop()
+	r.Stop()
 	hidden(t, r, connectionString)
 }
 
@@ -166,13 +167,13 @@ func TestEventHubsWithoutHub(t *testing.T) {
 	s := servers.NewSet(t, e.kafka, servers.SharedClickHouse(t))
 	s.RawTopic, s.EntitiesTopic = "insights-logs", "entities"
 	r := start(t, s, "SIGNINDIAG_KAFKA_CREATE_TOPICS=false")
-	if code := r.ended(); code != 1 {
+	if code, _ := r.Ended(); code != 1 {
 		t.Errorf("run ends with %d", code)
 	}
-	r.says(`topic entities does not exist .*4 partitions and a retention of 168h0m0s, on Event Hubs as an event hub in the portal`)
+	r.WaitFor(`topic entities does not exist .*4 partitions and a retention of 168h0m0s, on Event Hubs as an event hub in the portal`)
 	s.RawTopic, s.EntitiesTopic = "another", "insights-logs"
 	r = start(t, s, "SIGNINDIAG_KAFKA_CREATE_TOPICS=false")
-	r.unready(`find raw topic another: .*in the portal`)
-	r.says(`level=WARN .*find raw topic another`)
-	r.stop()
+	r.Unready(`find raw topic another: .*in the portal`)
+	r.WaitFor(`level=WARN .*find raw topic another`)
+	r.Stop()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/integration/servers"
 )
 
@@ -19,8 +20,7 @@ func more(t *testing.T, s *servers.Set, count int) {
 	t.Helper()
 	conn := s.ClickHouse.Open(t)
 	before, begun := rows(t, conn), time.Now()
-	eventually(t, fmt.Sprintf("%d rows more than %d", count, before), func() bool { return rows(t, conn) >= before+count },
-		func() string { return fmt.Sprint(rows(t, conn), " rows") })
+	program.Wait(t, fmt.Sprintf("%d rows more than %d", count, before), func() bool { return rows(t, conn) >= before+count })
 	t.Logf("%d more rows after %s", count, time.Since(begun).Round(time.Millisecond))
 }
 
@@ -49,7 +49,7 @@ func TestBrokersOfThree(t *testing.T) {
 		control := func(node int) *servers.Control { return s.Kafka.Controls[node] }
 		s.Kafka.CreateTopic(t, s.RawTopic, 4, "min.insync.replicas", "2")
 		r := start(t, s)
-		r.ready()
+		r.Ready()
 		end := feed(t, s, 0)
 		more(t, s, 50)
 
@@ -70,24 +70,24 @@ func TestBrokersOfThree(t *testing.T) {
 		control(leads).Kill(t)
 		more(t, s, 100)
 		control(leads).Start(t)
-		r.ready()
+		r.Ready()
 
 		t.Log("kill -9 two of three nodes")
-		failures := r.metric("signindiag_producer_failures_total", "")
+		failures := r.Metric("signindiag_producer_failures_total", "")
 		control(0).Kill(t)
 		control(1).Kill(t)
-		r.unready(s.RawTopic + "|" + s.EntitiesTopic)
-		r.says(`level=WARN msg="trying again`)
+		r.Unready(s.RawTopic + "|" + s.EntitiesTopic)
+		r.WaitFor(`level=WARN msg="trying again`)
 		control(0).Start(t)
 		control(1).Start(t)
-		r.ready()
+		r.Ready()
 		more(t, s, 100)
 
 		count := end()
 		exactly(t, s, count)
-		t.Logf("%v attempts to write failed in all, %v before the last outage", r.metric("signindiag_producer_failures_total", ""), failures)
-		r.bounded()
-		r.stop()
+		t.Logf("%v attempts to write failed in all, %v before the last outage", r.Metric("signindiag_producer_failures_total", ""), failures)
+		bounded(t, r)
+		r.Stop()
 	})
 }
 
@@ -100,7 +100,7 @@ func TestBrokerRestarts(t *testing.T) {
 		s.Kafka.CreateTopic(t, s.RawTopic, 4)
 		c := s.Kafka.Controls[0]
 		r := start(t, s)
-		r.ready()
+		r.Ready()
 		end := feed(t, s, 0)
 		for name, stop := range map[string]func(testing.TB){"kill": c.Kill, "stop": c.Stop} {
 			if stop == nil {
@@ -109,15 +109,15 @@ func TestBrokerRestarts(t *testing.T) {
 			more(t, s, 50)
 			t.Log(name)
 			stop(t)
-			r.unready(s.RawTopic + "|" + s.EntitiesTopic)
-			r.says(`level=WARN msg="trying again`)
+			r.Unready(s.RawTopic + "|" + s.EntitiesTopic)
+			r.WaitFor(`level=WARN msg="trying again`)
 			c.Start(t)
-			r.ready()
+			r.Ready()
 		}
 		more(t, s, 50)
 		exactly(t, s, end())
-		r.bounded()
-		r.stop()
+		bounded(t, r)
+		r.Stop()
 	})
 }
 
@@ -140,25 +140,25 @@ func TestAcknowledgementLost(t *testing.T) {
 	s := servers.NewSet(t, k, servers.SharedClickHouse(t))
 	s.Kafka.CreateTopic(t, s.RawTopic, 4)
 	r := start(t, s)
-	r.ready()
+	r.Ready()
 	striking.Store(true)
 	end := feed(t, s, 0)
-	eventually(t, "acknowledgements are lost", func() bool { return lost.Load() >= 20 }, func() string { return fmt.Sprint(lost.Load(), " lost") })
+	program.Wait(t, "acknowledgements to be lost", func() bool { return lost.Load() >= 20 })
 	striking.Store(false)
 	count := end()
 	exactly(t, s, count)
-	r.ready()
-	if got := r.metric("signindiag_producer_failures_total", ""); got < float64(lost.Load()) {
+	r.Ready()
+	if got := r.Metric("signindiag_producer_failures_total", ""); got < float64(lost.Load()) {
 		t.Errorf("%v failures are counted, %d answers were lost", got, lost.Load())
 	}
-	r.says(`level=WARN msg="trying again" .*write \d+ records to ` + s.EntitiesTopic)
+	r.WaitFor(`level=WARN msg="trying again" .*write \d+ records to ` + s.EntitiesTopic)
 	// The proof that the fault struck: more messages than the router dealt.
-	written, dealt := endOffsets(t, s, s.EntitiesTopic), r.metric("signindiag_router_entities_total", "")
+	written, dealt := endOffsets(t, s, s.EntitiesTopic), r.Metric("signindiag_router_entities_total", "")
 	if float64(written) <= dealt {
 		t.Errorf("%d messages in the entities topic, %v were dealt: no repeat was written", written, dealt)
 	}
 	t.Logf("%d acknowledgements lost, %d messages for %v", lost.Load(), written, dealt)
-	r.stop()
+	r.Stop()
 }
 
 // endOffsets returns the sum of the end offsets of a topic.
@@ -196,10 +196,10 @@ func TestExpiredOffsets(t *testing.T) {
 	servers.Each(t, func(t *testing.T, s *servers.Set) {
 		s.Kafka.CreateTopic(t, s.RawTopic, 1)
 		r := start(t, s)
-		r.ready()
+		r.Ready()
 		send(t, s, 0, 100)
 		exactly(t, s, 100)
-		r.stop()
+		r.Stop()
 		send(t, s, 100, 300)
 		s.Kafka.DeleteRecords(t, s.RawTopic, 0, 150)
 		r = start(t, s)
@@ -208,12 +208,12 @@ func TestExpiredOffsets(t *testing.T) {
 			expired = append(expired, n)
 		}
 		exactly(t, s, 300, expired...)
-		r.says(`level=ERROR msg="records are missing in the raw topic.*from=100 to=150 reason=expired`)
-		if holes, records := r.metric("signindiag_kafka_holes_total", `"expired"`), r.metric("signindiag_kafka_hole_records_total", `"expired"`); holes != 1 || records != 50 {
+		r.WaitFor(`level=ERROR msg="records are missing in the raw topic.*from=100 to=150 reason=expired`)
+		if holes, records := r.Metric("signindiag_kafka_holes_total", `"expired"`), r.Metric("signindiag_kafka_hole_records_total", `"expired"`); holes != 1 || records != 50 {
 			t.Errorf("%v holes of %v records, want 1 of 50", holes, records)
 		}
-		r.ready()
-		r.stop()
+		r.Ready()
+		r.Stop()
 	})
 }
 
@@ -223,7 +223,7 @@ func TestTooLarge(t *testing.T) {
 		s.Kafka.CreateTopic(t, s.RawTopic, 1)
 		s.Kafka.CreateTopic(t, s.EntitiesTopic, s.Partitions, "max.message.bytes", "2000", "retention.ms", "-1")
 		r := start(t, s)
-		r.ready()
+		r.Ready()
 		send(t, s, 0, 100)
 		var policies []string // with names that no compression makes small
 		random := rand.New(rand.NewPCG(1, 2))
@@ -238,20 +238,20 @@ func TestTooLarge(t *testing.T) {
 		}
 		send(t, s, 101, 200)
 		exactly(t, s, 200, 100)
-		r.says(`level=WARN .*quarantine`)
-		if got := r.metric("signindiag_quarantined_total", `reason="too_large"`); got < 1 {
+		r.WaitFor(`level=WARN .*quarantine`)
+		if got := r.Metric("signindiag_quarantined_total", `reason="too_large"`); got < 1 {
 			t.Errorf("%v records are counted as quarantined", got)
 		}
 		conn := s.ClickHouse.Open(t)
 		var stage, reason string
-		eventually(t, "the record is in quarantine", func() bool {
+		program.Wait(t, "the record to be in quarantine", func() bool {
 			return conn.QueryRow(t.Context(), "SELECT stage, reason FROM quarantine FINAL").Scan(&stage, &reason) == nil
-		}, func() string { return "" })
+		})
 		if stage != "publish" || reason != "too_large" {
 			t.Errorf("quarantined at %s for %s", stage, reason)
 		}
-		r.ready()
-		r.stop()
+		r.Ready()
+		r.Stop()
 	})
 }
 
@@ -261,22 +261,21 @@ func TestTopicMadeAgain(t *testing.T) {
 	servers.Each(t, func(t *testing.T, s *servers.Set) {
 		s.Kafka.CreateTopic(t, s.RawTopic, 2)
 		r := start(t, s)
-		r.ready()
+		r.Ready()
 		send(t, s, 0, 200)
 		exactly(t, s, 200)
 		s.Kafka.DeleteTopics(t.Context(), t, s.RawTopic)
 		time.Sleep(time.Second) // a broker deletes in its own time
 		s.Kafka.CreateTopic(t, s.RawTopic, 2)
 		send(t, s, 200, 600)
-		r.says(`level=ERROR msg="the partition is not read any more".*SIGNINDIAG_KAFKA_RAW_INCARNATION=2`)
-		r.unready("SIGNINDIAG_KAFKA_RAW_INCARNATION=2")
-		eventually(t, "both partitions are counted as stopped", func() bool { return r.metric("signindiag_partition_stopped", s.RawTopic) == 2 },
-			func() string { return fmt.Sprint(r.metric("signindiag_partition_stopped", s.RawTopic)) })
-		r.stop()
+		r.WaitFor(`level=ERROR msg="the partition is not read any more".*SIGNINDIAG_KAFKA_RAW_INCARNATION=2`)
+		r.Unready("SIGNINDIAG_KAFKA_RAW_INCARNATION=2")
+		r.Until("both partitions to be counted as stopped", func() bool { return r.Metric("signindiag_partition_stopped", s.RawTopic) == 2 })
+		r.Stop()
 		exactly(t, s, 200)
 		r = start(t, s, "SIGNINDIAG_KAFKA_RAW_INCARNATION=2")
 		exactly(t, s, 600)
-		r.ready()
-		r.stop()
+		r.Ready()
+		r.Stop()
 	})
 }

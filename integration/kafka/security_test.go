@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signindiag/signindiag/integration/program"
 	"github.com/signindiag/signindiag/integration/servers"
 )
 
@@ -22,27 +23,27 @@ func way(t *testing.T, k *servers.Kafka) {
 	t.Helper()
 	s := servers.NewSet(t, k, servers.SharedClickHouse(t))
 	r := start(t, s)
-	r.ready()
+	r.Ready()
 	send(t, s, 0, 200)
 	exactly(t, s, 200)
-	r.stop()
+	r.Stop()
 	hidden(t, r, password)
 }
 
 // hidden checks that the secret is nowhere in the output.
-func hidden(t *testing.T, r *run, secret string) {
+func hidden(t *testing.T, r *program.Process, secret string) {
 	t.Helper()
-	if strings.Contains(r.output(), secret) {
-		t.Errorf("the output holds the password:\n%s", r.output())
+	if strings.Contains(r.Text(), secret) {
+		t.Errorf("the output holds the password:\n%s", r.Text())
 	}
 }
 
 // wrong starts run on a Kafka that does not take it, and expects that the log and /readyz name the variable.
-func wrong(t *testing.T, k servers.Kafka, variable string, environment ...string) *run {
+func wrong(t *testing.T, k servers.Kafka, variable string, environment ...string) *program.Process {
 	t.Helper()
 	r := start(t, servers.NewSet(t, &k, servers.SharedClickHouse(t)), environment...)
-	r.says(`level=WARN.*` + variable)
-	r.unready(variable)
+	r.WaitFor(`level=WARN.*` + variable)
+	r.Unready(variable)
 	hidden(t, r, password)
 	return r
 }
@@ -71,26 +72,26 @@ func TestTLSAndSASL(t *testing.T) {
 			if tried := front.accepted.Load() - before; tried < 1 || tried > 10 {
 				t.Errorf("%d attempts in 10 s, want a few", tried)
 			}
-			r.stop()
+			r.Stop()
 		})
 	}
 	t.Run("another authority", func(t *testing.T) {
 		k := *k
 		k.SASLMechanism, k.CAFile = "PLAIN", servers.NewCertificates(t).CAFile
-		wrong(t, k, "SIGNINDIAG_KAFKA_TLS_CA_FILE").stop()
+		wrong(t, k, "SIGNINDIAG_KAFKA_TLS_CA_FILE").Stop()
 	})
 	t.Run("no TLS", func(t *testing.T) {
 		k := *k
 		k.SASLMechanism, k.TLS = "PLAIN", false
-		wrong(t, k, "SIGNINDIAG_KAFKA_TLS and").stop()
+		wrong(t, k, "SIGNINDIAG_KAFKA_TLS and").Stop()
 	})
 	t.Run("no user", func(t *testing.T) {
 		k := *k
 		k.Username, k.Password = "", ""
 		r := start(t, servers.NewSet(t, &k, servers.SharedClickHouse(t)))
-		r.says(`level=WARN.*make sure of topic`)
-		r.unready("make sure of topic")
-		r.stop()
+		r.WaitFor(`level=WARN.*make sure of topic`)
+		r.Unready("make sure of topic")
+		r.Stop()
 	})
 	t.Run("certificates that are none", func(t *testing.T) {
 		k := *k
@@ -99,8 +100,8 @@ func TestTLSAndSASL(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := start(t, servers.NewSet(t, &k, servers.SharedClickHouse(t)))
-		if code := r.ended(); code != 1 || !strings.Contains(r.output(), "SIGNINDIAG_KAFKA_TLS_CA_FILE") {
-			t.Errorf("exit code %d and\n%s", code, r.output())
+		if code, _ := r.Ended(); code != 1 || !strings.Contains(r.Text(), "SIGNINDIAG_KAFKA_TLS_CA_FILE") {
+			t.Errorf("exit code %d and\n%s", code, r.Text())
 		}
 	})
 }
@@ -118,7 +119,7 @@ func TestSASLWithoutTLS(t *testing.T) {
 	t.Run("TLS where there is none", func(t *testing.T) {
 		k := *k
 		k.SASLMechanism, k.TLS = "PLAIN", true
-		wrong(t, k, "SIGNINDIAG_KAFKA_TLS").stop()
+		wrong(t, k, "SIGNINDIAG_KAFKA_TLS").Stop()
 	})
 }
 
@@ -130,10 +131,10 @@ func TestClientCertificates(t *testing.T) {
 		k.CertFile, k.KeyFile = certificates.ClientCertFile, certificates.ClientKeyFile
 		way(t, &k)
 	})
-	t.Run("not shown", func(t *testing.T) { wrong(t, *k, "SIGNINDIAG_KAFKA_TLS_CERT_FILE").stop() })
+	t.Run("not shown", func(t *testing.T) { wrong(t, *k, "SIGNINDIAG_KAFKA_TLS_CERT_FILE").Stop() })
 	t.Run("of another authority", func(t *testing.T) {
 		k, other := *k, servers.NewCertificates(t)
 		k.CertFile, k.KeyFile = other.ClientCertFile, other.ClientKeyFile
-		wrong(t, k, "SIGNINDIAG_KAFKA_TLS_CERT_FILE").stop()
+		wrong(t, k, "SIGNINDIAG_KAFKA_TLS_CERT_FILE").Stop()
 	})
 }

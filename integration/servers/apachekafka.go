@@ -75,7 +75,7 @@ func StartApacheKafka(t testing.TB, o KafkaOptions) *Kafka {
 	t.Helper()
 	program, err := findApacheKafka()
 	if err != nil {
-		skipOrFail(t, "java", err)
+		SkipOrFail(t, "java", err)
 	}
 	k, nodes, err := newApacheKafka(program, t.TempDir(), FreePorts(t, 3*max(o.Nodes, 1)), o)
 	t.Cleanup(func() { endApacheKafka(t, nodes) })
@@ -123,7 +123,7 @@ func SharedApacheKafka(t testing.TB) *Kafka {
 	t.Helper()
 	program, err := findApacheKafka()
 	if err != nil {
-		skipOrFail(t, "java", err)
+		SkipOrFail(t, "java", err)
 	}
 	shared.once.Do(func() {
 		if shared.dir, shared.err = os.MkdirTemp("", "signindiag-kafka-"); shared.err == nil {

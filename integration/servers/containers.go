@@ -90,7 +90,7 @@ func NewContainers(t testing.TB) *Containers {
 	t.Helper()
 	n, err := newContainers()
 	if err != nil {
-		skipOrFail(t, "containers", err)
+		SkipOrFail(t, "containers", err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -178,7 +178,7 @@ func (n *Containers) Run(t testing.TB, r Request) *Container {
 func (n *Containers) Pull(t testing.TB, image string) {
 	t.Helper()
 	if err := n.pull(image); err != nil {
-		skipOrFail(t, "containers", err)
+		SkipOrFail(t, "containers", err)
 	}
 }
 
@@ -545,7 +545,7 @@ func sharedContainerServers(t testing.TB) (*Kafka, *ClickHouse) {
 		}
 	})
 	if s.missing != nil {
-		skipOrFail(t, "containers", s.missing)
+		SkipOrFail(t, "containers", s.missing)
 	}
 	if s.err != nil {
 		t.Fatal(s.err)

@@ -19,7 +19,7 @@ func init() { register(backend{name: "endpoints", shared: openEndpoints}) }
 func openEndpoints(t testing.TB) *Set {
 	brokers, addresses := list(os.Getenv(kafkaBrokersVariable)), list(os.Getenv(clickHouseAddressesVariable))
 	if len(brokers) == 0 || len(addresses) == 0 {
-		skipOrFail(t, "endpoints", fmt.Errorf("%s and %s do not name servers", kafkaBrokersVariable, clickHouseAddressesVariable))
+		SkipOrFail(t, "endpoints", fmt.Errorf("%s and %s do not name servers", kafkaBrokersVariable, clickHouseAddressesVariable))
 	}
 	variable := func(name string) string { return os.Getenv("SIGNINDIAG_TEST_" + name) }
 	kafka := &Kafka{

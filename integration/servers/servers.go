@@ -205,8 +205,8 @@ func Require(name string) bool {
 	return slices.Contains(list(os.Getenv(embeddedtest.RequireVariable)), name)
 }
 
-// skipOrFail skips for want of name, or fails where name is required.
-func skipOrFail(t testing.TB, name string, reason error) {
+// SkipOrFail skips for want of name, or fails where name is required.
+func SkipOrFail(t testing.TB, name string, reason error) {
 	t.Helper()
 	if Require(name) {
 		t.Fatalf("%s is required here: %v", name, reason)
