@@ -173,7 +173,7 @@ func TestEventHubsWithoutHub(t *testing.T) {
 	r.WaitFor(`topic entities does not exist .*4 partitions and a retention of 168h0m0s, on Event Hubs as an event hub in the portal`)
 	s.RawTopic, s.EntitiesTopic = "another", "insights-logs"
 	r = start(t, s, "SIGNINDIAG_KAFKA_CREATE_TOPICS=false")
-	r.Unready(`find raw topic another: .*in the portal`)
-	r.WaitFor(`level=WARN .*find raw topic another`)
+	r.Unready(`there is no topic another: .*in the portal`)
+	r.WaitFor(`level=WARN .*there is no topic another`)
 	r.Stop()
 }
