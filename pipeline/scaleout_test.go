@@ -126,7 +126,13 @@ func TestScaleOut(t *testing.T) {
 	f := newFleet(t, 4, 6)
 	f.shortSession()
 	live := []*process{f.start(t, nil)}
-	var asleep []func()
+	asleep := map[*process]func(){}
+	wakeAll := func() {
+		for _, wake := range asleep {
+			wake()
+		}
+		clear(asleep)
+	}
 	steps := 8
 	if v := os.Getenv("SIGNINDIAG_TEST_ROUNDS"); v != "" {
 		if _, err := fmt.Sscan(v, &steps); err != nil {
@@ -143,33 +149,32 @@ func TestScaleOut(t *testing.T) {
 			live = append(live, f.start(t, nil))
 		case e == 2:
 			what = "leave"
+			wakeAll() // one that is asleep cannot leave
 			if err := live[k].stop(); err != nil {
 				t.Error(err)
 			}
 			live = slices.Delete(live, k, k+1)
 		case e == 3:
 			what = "crash"
+			wakeAll()
 			live[k].kill()
 			live = slices.Delete(live, k, k+1)
 		default:
 			what = "pause"
-			asleep = append(asleep, live[k].board.pause())
+			if asleep[live[k]] == nil {
+				asleep[live[k]] = live[k].board.pause()
+			}
 		}
 		if f.rng.IntN(2) == 0 {
 			time.Sleep(time.Duration(f.rng.IntN(1500)) * time.Millisecond)
 		}
 		if len(asleep) > 0 && (f.rng.IntN(2) == 0 || len(asleep) == len(live)) {
 			what += ", wake"
-			for _, wake := range asleep {
-				wake()
-			}
-			asleep = nil
+			wakeAll()
 		}
 		t.Logf("%s: %d processes, %d of %d rows", what, len(live), f.rows(), f.count)
 	}
-	for _, wake := range asleep {
-		wake()
-	}
+	wakeAll()
 	f.settled(t, "all rows")
 	f.finish(t, live...)
 	f.checkSnapshots(t, f.k)
