@@ -415,13 +415,13 @@ type SourceHour struct {
 type recordRelation struct {
 	make func() *columns
 	// row are the columns that the hash is of, nil for all. What quarantine says of the error is text that another version may
-	// word otherwise.
+	// word otherwise; when and by whom a record was set aside is not of the record.
 	row []string
 }
 
 var (
 	quarantineRelation = recordRelation{func() *columns { return &newQuarantineTable().columns },
-		[]string{"source_topic", "source_incarnation", "source_partition", "source_offset", "source_index", "stage", "received_time", "bytes"}}
+		[]string{"source_topic", "source_incarnation", "source_partition", "source_offset", "source_index", "stage", "received_time", "bytes", "size"}}
 	rawRelation = recordRelation{func() *columns { return &newRawTable().columns }, nil}
 )
 

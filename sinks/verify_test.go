@@ -204,7 +204,7 @@ func TestVerifyRecordHashesAreTheServers(t *testing.T) {
 	for table, want := range map[string]map[sinks.SourceHour]sinks.Fold{sinks.QuarantineTable: wantQuarantine, sinks.RawRecordsTable: wantRaw} {
 		stage, but := "", []string(nil)
 		if table == sinks.QuarantineTable {
-			stage, but = "decode", []string{"reason", "error"}
+			stage, but = "decode", []string{"reason", "error", "quarantined_time", "fingerprint"}
 		}
 		got, err := reader.SourceFolds(e.ctx, table, stage, ranges, 0)
 		if err != nil {
