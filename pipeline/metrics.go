@@ -116,7 +116,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		holeRecords:   counters("kafka_hole_records_total", "Offsets that were to be read and are not in the log.", "topic", "reason"),
 		lag:           gauges("kafka_lag_records", "Offsets between the reader and the end of the partition.", "topic", "partition"),
 		lagSeconds: &lagAges{parts: map[partitionKey]*partitionGauges{}, desc: prometheus.NewDesc("signindiag_kafka_lag_seconds",
-			"Age of the record that was read last where more wait behind it, 0 where none do.", []string{"topic", "partition"}, nil)},
+			"Age of the records in hand or, where more wait, read last; 0 where none do. While a sink takes nothing it grows.", []string{"topic", "partition"}, nil)},
 		retries:     counters("retries_total", "Attempts that failed and are made again, by the topic, or what is done with it; /readyz tells the reasons.", "what"),
 		commits:     counters("kafka_commit_failures_total", "Failed commits of offsets; those of shards are hints for lag tools alone.", "stage"),
 		generations: counters("group_generations_total", "Generations of the consumer group that this process took part in: one more with every rebalance.", "stage"),
@@ -199,7 +199,8 @@ func (m *metrics) hole(h Hole) {
 // partitionGauges are the series of one partition; nil where it has none.
 type partitionGauges struct {
 	lag, position prometheus.Gauge
-	// behind is the Kafka time of the record that was read last, milliseconds since the Unix epoch, 0 when none waits behind it.
+	// behind is the Kafka time of the first record in hand, and else of the one that was read last, milliseconds since the Unix
+	// epoch; 0 when none is in hand and none waits.
 	behind atomic.Int64
 }
 
@@ -232,10 +233,18 @@ func (g *partitionGauges) set(b *Batch) {
 	}
 	g.lag.Set(float64(max(b.End-b.Next, 0)))
 	g.position.Set(float64(b.Next))
-	if n := len(b.Records); b.Next >= b.End {
+	switch {
+	case len(b.Records) > 0:
+		g.behind.Store(b.Records[0].Time)
+	case b.Next >= b.End:
 		g.behind.Store(0)
-	} else if n > 0 {
-		g.behind.Store(b.Records[n-1].Time)
+	}
+}
+
+// handled tells that what set told of is not in hand any more.
+func (g *partitionGauges) handled(b *Batch) {
+	if g != nil && b.Next >= b.End {
+		g.behind.Store(0)
 	}
 }
 

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -62,5 +63,22 @@ func TestCodeLabelsAreBounded(t *testing.T) {
 	}
 	if got := m.code(900_000_000); got != "900000000" {
 		t.Errorf("a known code became %s", got)
+	}
+}
+
+// TestLagWhileRecordsAreInHand: a reader whose records a sink does not take falls behind, also when the log had no more when it read them.
+func TestLagWhileRecordsAreInHand(t *testing.T) {
+	m, err := newMetrics(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := m.partition("raw", 0)
+	lag := func() float64 { return testutil.ToFloat64(m.lagSeconds) }
+	last := &Batch{Records: []Record{{Time: time.Now().Add(-90 * time.Second).UnixMilli()}}, Next: 1, End: 1}
+	if g.set(last); lag() < 90 {
+		t.Errorf("lag of %v s with a record in hand that is 90 s old", lag())
+	}
+	if g.handled(last); lag() != 0 {
+		t.Errorf("lag of %v s with nothing in hand and nothing in the log", lag())
 	}
 }

@@ -163,6 +163,7 @@ func (s *source) run(ctx context.Context) error {
 			}
 			return err
 		}
+		s.gauges.handled(batch)
 		offset = batch.Next
 	}
 }

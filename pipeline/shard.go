@@ -425,6 +425,7 @@ func (s *shard) read(ctx context.Context) error {
 			}
 			return err
 		}
+		s.lag.handled(batch)
 		s.tellRecovery()
 		if moved := s.position.Offset - s.stored; moved > 0 && (moved >= m.config.SnapshotRecords || !time.Now().Before(s.snapshotAt)) {
 			s.snapshot()
