@@ -189,7 +189,7 @@ func TestSecureServers(t *testing.T) {
 	s := servers.NewSet(t, kafka, clickHouse)
 
 	wrong := startReplica(t, s, "SIGNINDIAG_CLICKHOUSE_PASSWORD=not it")
-	wrong.WaitFor(`user "signindiag" was refused: check the user name and the password`)
+	wrong.WaitFor(`was refused: check the user name and the password`)
 	wrong.Stop()
 	if text := wrong.Text(); strings.Contains(text, "not it") {
 		t.Errorf("a wrong password is shown:\n%s", text)
