@@ -91,7 +91,7 @@ type VerifyStage struct {
 	Exact     int64 `json:"exact"`
 	Present   int64 `json:"present"`
 	Unchecked int64 `json:"unchecked"`
-	// Quarantined are set aside: they stand in quarantine instead. Superseded rows have the key of a newer row of another shard.
+	// Quarantined are set aside: they stand in quarantine instead. Superseded rows have the key of a newer row of another shard or record.
 	Quarantined int64 `json:"quarantined"`
 	Superseded  int64 `json:"superseded"`
 	// Expired are beyond a retention.
@@ -345,7 +345,7 @@ func (r *VerifyReport) WriteText(w io.Writer) error {
 			text  string
 		}{
 			{s.Present, "only looked for"}, {s.Unchecked, "of older epochs not compared"}, {s.Repeats, "repeats dropped by the fence"}, {s.Quarantined, "in quarantine"},
-			{s.Superseded, "superseded by another shard"}, {s.Expired, "expired"}, {s.Lost, "LOST"}, {s.Repeated, "REPEATED"}, {s.Altered, "ALTERED"},
+			{s.Superseded, "superseded by newer rows of their key"}, {s.Expired, "expired"}, {s.Lost, "LOST"}, {s.Repeated, "REPEATED"}, {s.Altered, "ALTERED"},
 		} {
 			if n.count > 0 {
 				fmt.Fprintf(&b, ", %d %s", n.count, n.text)

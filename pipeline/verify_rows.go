@@ -54,6 +54,7 @@ func (s *rowSet) add(h sinks.HashedRow) {
 // missingRow is a row that the log gives and ClickHouse has not, or only an older revision of it.
 type missingRow struct {
 	revision uint64
+	source   uint64 // its key in the table that feeds the one that misses it
 	hour     int32
 	name     string
 }
@@ -337,7 +338,7 @@ func (c *shardComparison) compare(ctx context.Context, machine Machine, from, to
 						return
 					}
 					s.known |= rowStale
-					c.stale[r][row.Key] = missingRow{row.Revision, row.Hour, c.hasher.Name()}
+					c.stale[r][row.Key] = missingRow{row.Revision, 0, row.Hour, c.hasher.Name()}
 				}
 			}
 		})
@@ -362,7 +363,17 @@ func (c *shardComparison) miss(r sinks.Relation, row sinks.HashedRow) {
 	if name == "" && len(c.missing[r]) < maxNamed {
 		name = c.hasher.Name()
 	}
-	c.missing[r][row.Key] = missingRow{row.Revision, row.Hour, name}
+	c.missing[r][row.Key] = missingRow{row.Revision, c.hasher.SourceKey(), row.Hour, name}
+}
+
+// replaced reports whether a row that a view's table lacks was replaced where it was inserted, by a newer row of the same key that
+// stands elsewhere in the view's table: records that share their ids and differ in user or time, as anonymised ones do.
+func (c *shardComparison) replaced(r sinks.Relation, m missingRow) bool {
+	if r.Source() == r {
+		return false
+	}
+	s := c.stored[r.Source()].get(m.source)
+	return s != nil && s.revision > m.revision
 }
 
 // quarantined compares the messages that cannot be decoded with the quarantine.
@@ -483,7 +494,7 @@ func (c *shardComparison) judge(ctx context.Context) error {
 			}
 			m := c.missing[r][k]
 			switch {
-			case superseded[k]:
+			case superseded[k] || c.replaced(r, m):
 				stage.Superseded++
 			case c.setAside(r, m.revision):
 				stage.Quarantined++

@@ -200,6 +200,11 @@ func (h *RowHasher) hash(c *columns, revisions *uint64Column, source Relation, e
 	}
 }
 
+// SourceKey returns the key, in the table that rows are inserted into, of the row that each is called with.
+func (h *RowHasher) SourceKey() uint64 {
+	return xxhash.Sum64(h.at.appendTexts(nil, h.atRow, h.key[relations[h.atTable].source], true))
+}
+
 // Micros returns the time of the row that each is called with, in microseconds since the Unix epoch.
 func (h *RowHasher) Micros() int64 {
 	return h.at.cols[h.time[h.atTable]].(*microsecondsColumn).ColInt64[h.atRow]
