@@ -124,9 +124,6 @@ func StartFile(t testing.TB, file string, environment []string, args ...string) 
 // PID is the process's id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended.
-func (p *Process) Done() <-chan struct{} { return p.done }
-
 // Lines returns the lines of the output that match the pattern.
 func (p *Process) Lines(pattern string) []string {
 	expression := regexp.MustCompile(pattern)
